@@ -36,10 +36,38 @@ class SelectSettings(Section):
     """The stage fails above this share of rejected records."""
 
 
+class PredictSettings(Section):
+    """`predict`: how lips and emotion become one face."""
+
+    transition_seconds: Annotated[float, Field(ge=0)]
+    """The paper's t_trans: half the length of the blend between two emotion windows."""
+    emotional_identity: Literal["own", "retrieved"]
+    """`retrieved`: M_emo is the Emolib item's own mesh (the paper). `own`: its expression on M_in's shape."""
+    fusion: Literal["funet", "blend"]
+    """`funet`: the network (the paper). `blend`: the closed-form minimiser of its loss."""
+
+
+class BenchmarkSettings(Section):
+    """`benchmark`: confidence intervals."""
+
+    bootstrap_samples: Annotated[int, Field(ge=1)]
+    """Repetitions of the bootstrap over subjects."""
+
+
+class ReportSettings(Section):
+    """`report`: pictures."""
+
+    picture_px: Annotated[int, Field(ge=64)]
+    """Edge of one rendered face."""
+
+
 class ProfileSettings(Section):
     """All sections of one profile."""
 
     select: SelectSettings
+    predict: PredictSettings
+    benchmark: BenchmarkSettings
+    report: ReportSettings
 
 
 class Params(Section):
