@@ -36,6 +36,39 @@ class SelectSettings(Section):
     """The stage fails above this share of rejected records."""
 
 
+class UnitCalibration(Section):
+    """How one MediaPipe expression score becomes an ARKit weight: `gain * (score - offset)`, cut to 0..1."""
+
+    offset: Annotated[float, Field(ge=-1, le=1)]
+    gain: Annotated[float, Field(ge=0, le=10)]
+
+
+class ReconstructSettings(Section):
+    """`reconstruct_faces`: photograph -> coefficients. Sigmas say how far a quantity is expected to stray."""
+
+    backend: Literal["landmarks"]
+    """Landmark fitter on MediaPipe (the paper: EMICA)."""
+    shape_components: Annotated[int, Field(ge=1, le=300)]
+    """Leading shape components that landmarks determine; the others stay 0."""
+    shape_sigma: Annotated[float, Field(gt=0)]
+    expression_sigma: Annotated[float, Field(gt=0)]
+    score_sigma: Annotated[float, Field(gt=0)]
+    """Error of MediaPipe's expression scores, as an ARKit weight."""
+    jaw_sigma: Annotated[float, Field(gt=0)]
+    """Radians."""
+    landmark_sigma_mm: Annotated[float, Field(gt=0)]
+    depth_sigma_mm: Annotated[float, Field(gt=0)]
+    max_iterations: Annotated[int, Field(ge=1)]
+    max_residual_mm: Annotated[float, Field(gt=0)]
+    """A face whose landmarks are missed by more is rejected."""
+    units: dict[str, UnitCalibration]
+    """Calibrated ARKit units; the others use the score as it is."""
+    alignment: Literal["procrustes", "icp"]
+    """Registration to pose zero (the paper: icp)."""
+    shards: Annotated[int, Field(ge=1)]
+    max_rejects: Annotated[float, Field(ge=0, le=1)]
+
+
 class PredictSettings(Section):
     """`predict`: how lips and emotion become one face."""
 
@@ -65,6 +98,7 @@ class ProfileSettings(Section):
     """All sections of one profile."""
 
     select: SelectSettings
+    reconstruct: ReconstructSettings
     predict: PredictSettings
     benchmark: BenchmarkSettings
     report: ReportSettings
