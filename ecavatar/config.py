@@ -69,6 +69,107 @@ class ReconstructSettings(Section):
     max_rejects: Annotated[float, Field(ge=0, le=1)]
 
 
+class RigSettings(Section):
+    """`rig_mouths`: VOCASET with a jaw angle beside every face."""
+
+    fps: Annotated[int, Field(ge=1)]
+    """Frames per second kept; it must divide VOCASET's 60 (the field trains at 30)."""
+    patch_mm: Annotated[float, Field(ge=0)]
+    """Radius around the chin and ear points whose vertices are averaged; 0 takes the vertex alone (the paper)."""
+    max_rejects: Annotated[float, Field(ge=0, le=1)]
+    """The stage fails above this share of missing or broken clips."""
+
+
+class TrainingSettings(Section):
+    """How one network is trained; part of the networks' own sections."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    """`auto` takes a GPU when there is one."""
+    precision: Literal["no", "bf16", "fp16"]
+    """Automatic mixed precision around the network; `no` is float32."""
+    threads: Annotated[int, Field(ge=1)]
+    """CPU threads while training. Sums depend on it in their last bits, so it is fixed here, not by the machine."""
+    epochs: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    """Clips or mesh pairs per step."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Adam's, betas 0.9 and 0.999."""
+    schedule: Literal["constant", "cosine"]
+    """`cosine`: 5 % of the steps up, then down to a hundredth; `constant` is the papers'."""
+    clip_norm: Annotated[float, Field(gt=0)] | None
+    """Largest norm of the gradient; null: not clipped (the papers)."""
+    validate_every: Annotated[int, Field(ge=1)]
+    """Epochs between validations; weights are chosen among validated epochs, the last one is always validated."""
+    checkpoint_every: Annotated[int, Field(ge=1)]
+    """Epochs between checkpoints."""
+
+
+class SelfTalkSettings(Section):
+    """`train_selftalk`: SelfTalk's sizes and the weights of its losses."""
+
+    feature_dim: Annotated[int, Field(ge=1)]
+    """Width of the facial animator (512)."""
+    heads: Annotated[int, Field(ge=1)]
+    """Attention heads of the animator (4); its feed-forward part is twice `feature_dim` wide."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    """Of animator and interpreter (0.1)."""
+    output_scale_m: Annotated[float, Field(gt=0)]
+    """Metres per unit of the zero-initialised last layer (the original: 1). Small, it lets the output learn faster."""
+    encoder: Literal["frozen", "convolutions_frozen"]
+    """`convolutions_frozen` trains the transformer of the speech encoder (the original). `frozen` trains none of it, and its
+    features are then computed once per clip."""
+    interpreter_layers: Annotated[int, Field(ge=1)]
+    """Encoder layers, and as many decoder layers, of the lip-reading interpreter (6)."""
+    interpreter_heads: Annotated[int, Field(ge=1)]
+    """Its attention heads (8)."""
+    interpreter_ffn: Annotated[int, Field(ge=1)]
+    """Its feed-forward width (2048)."""
+    reconstruction: Annotated[float, Field(ge=0)]
+    """Weight of the mean squared vertex error, metres (1000)."""
+    velocity: Annotated[float, Field(ge=0)]
+    """Weight of the mean squared error of differences between frames, metres (1000)."""
+    latent: Annotated[float, Field(ge=0)]
+    """Weight of the distance between interpreter and recogniser features (0.001)."""
+    text: Annotated[float, Field(ge=0)]
+    """Weight of the CTC loss against the recogniser's transcript (0.0001)."""
+    angle: Annotated[float, Field(ge=0)]
+    """Weight of the mean squared error of the jaw angle, radians (ours: the paper regresses mouth vertices)."""
+    training: TrainingSettings
+
+
+class PairsSettings(Section):
+    """`pair_faces`: which faces FuNet learns to fuse."""
+
+    train: Annotated[int, Field(ge=1)]
+    """Random pairs of a training frame and a pool face (the paper: 81223)."""
+    validation: Annotated[int, Field(ge=1)]
+    """Pairs of a validation subject's frame and a face kept from training."""
+    validation_faces: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the pool kept for validation."""
+
+
+class FuNetSettings(Section):
+    """`train_funet`: the fusion network's widths (Table 2) and losses (equations 2 to 6)."""
+
+    channels: Annotated[list[int], Field(min_length=3, max_length=3)]
+    """Width of the first convolution, of the residual blocks, of the third convolution (256, 128, 64)."""
+    hidden: Annotated[int, Field(ge=1)]
+    """Width of the first fully connected layer (8192)."""
+    normalise: bool
+    """Inputs and outputs standardised with the training pairs' means and one spread each; false: metres (the paper)."""
+    residual: Literal["none", "lip"]
+    """`lip`: the network gives what M_face adds to M_lip; `none`: M_face itself (the paper)."""
+    reduction: Literal["mean", "sum"]
+    """Squared norms are averaged over a region's vertices, or summed. The paper does not say."""
+    chin_lip: Annotated[float, Field(ge=0)]
+    """w1 of equation 3 (0.35)."""
+    chin_emotional: Annotated[float, Field(ge=0)]
+    """w2 of equation 3 (0.65)."""
+    terms: Annotated[list[Literal["lip", "chin", "expression", "identity"]], Field(min_length=1)]
+    """Losses that are added up (all four)."""
+    training: TrainingSettings
+
+
 class PredictSettings(Section):
     """`predict`: how lips and emotion become one face."""
 
@@ -99,6 +200,10 @@ class ProfileSettings(Section):
 
     select: SelectSettings
     reconstruct: ReconstructSettings
+    rig: RigSettings
+    selftalk: SelfTalkSettings
+    pairs: PairsSettings
+    funet: FuNetSettings
     predict: PredictSettings
     benchmark: BenchmarkSettings
     report: ReportSettings
