@@ -1,1 +1,20 @@
+"""How stages run: one Prefect flow per DVC stage, each a thin plan over the `ecavatar` library.
 
+The settings below are made here because Prefect reads them once, when it is imported, and a flow module's import of
+prefect may come before any other line of ours. A value that is already in the environment is kept.
+"""
+
+import os
+from pathlib import Path
+
+_SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_HOME": str(Path(__file__).resolve().parent.parent / ".prefect"),  # not the user's: no profile leaks in
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # a server that is told to stop logs pages about unflushed events
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # the default, 20 s, was measured to fail on a cold start
+}
+
+for _name, _value in _SETTINGS.items():
+    os.environ.setdefault(_name, _value)

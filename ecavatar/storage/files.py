@@ -21,8 +21,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary sibling of `path` that becomes `path` when the block ends well.
 
     Write one file there, or `mkdir()` it and fill the directory. On success everything is flushed to disk and renamed;
-    on any error it is removed and an older `path` stays as it was. A killed process leaves at most the sibling, a hidden
-    name that `clean_stale` removes. Replacing an existing *directory* takes two renames, so for an instant it is absent.
+    on any error it is removed and an older `path` stays as it was. A killed process leaves at most the sibling, a
+    hidden name that `clean_stale` removes. Replacing an existing *directory* takes two renames: for an instant it is
+    absent.
 
     Raises:
         DataError: the block ended without writing anything to the temporary path.

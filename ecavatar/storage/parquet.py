@@ -1,4 +1,4 @@
-"""Parquet with mesh and vector columns: nested fixed-size lists of float32, read by pandas, polars, duckdb and datasets.
+"""Parquet with mesh and vector columns: nested fixed-size lists of float32, which all common readers understand.
 
 Arrow's own `fixed_shape_tensor` is not used because `datasets.load_dataset` refuses it. Float leaves are byte-stream
 split and zstd-compressed, the smallest lossless choice measured; the same table gives the same bytes every time.

@@ -58,7 +58,8 @@ def check_rejects(rejects: Sequence[Reject], total: int, max_share: float, stage
         f"  {count} x {reason}" for reason, count in sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))
     )
     raise DataError(
-        f"{stage}: {len(rejects)} of {total} records were rejected, more than the allowed share {max_share:g}:\n{reasons}\n"
+        f"{stage}: {len(rejects)} of {total} records were rejected, more than the allowed share {max_share:g}:\n"
+        f"{reasons}\n"
         f"First: {rejects[0].item_id}: {rejects[0].detail}\n"
         "Repair the input, or raise max_rejects in params.yaml on purpose."
     )

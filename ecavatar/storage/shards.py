@@ -27,8 +27,8 @@ def input_hash(*parts: object) -> str:
     """One hash of everything a shard is made from.
 
     Args:
-        parts: json values, settings sections, arrays, bytes, and Paths. A Path counts by its content (a directory by its
-            files' relative names and contents), never by its name.
+        parts: json values, settings sections, arrays, bytes, and Paths. A Path counts by its content (a directory by
+            its files' relative names and contents), never by its name.
 
     Raises:
         AssetMissingError: a Path does not exist.
@@ -104,9 +104,9 @@ def list_shards(directory: Path) -> list[Path]:
 
 
 def split_rows(n_rows: int, n_shards: int) -> list[range]:
-    """`n_shards` consecutive ranges that cover `n_rows` and differ in length by at most one; short of rows, fewer ranges.
+    """`n_shards` consecutive ranges that cover `n_rows` and differ in length by at most one.
 
-    There is always at least one range, so that an empty dataset still has one (empty) shard.
+    With fewer rows than shards there are fewer ranges, but always one, so an empty dataset still has one (empty) shard.
 
     Raises:
         ValueError: `n_rows` is negative or `n_shards` is not positive.

@@ -1,7 +1,7 @@
 """Other people's pickles, read without running anything they say.
 
 Only the globals that the field's data files are known to use are built: numpy arrays and scalars, plain containers,
-scipy's csc matrix and chumpy's Ch (both as small records of ours, so neither package is needed). Everything else is refused.
+scipy's csc matrix and chumpy's Ch (both as small records of ours, so neither package is needed). All else is refused.
 """
 
 import codecs
@@ -44,7 +44,7 @@ class CscMatrix:
         fits = len(self.indptr) == columns + 1 and counts.size == columns and bool((counts >= 0).all())
         if not fits or counts.sum() != len(self.data) or len(self.indices) != len(self.data):
             raise DataError(f"sparse matrix of shape {self.shape} is inconsistent; the file is damaged.")
-        if len(self.indices) and not (0 <= self.indices.min() and self.indices.max() < rows):
+        if len(self.indices) and (self.indices.min() < 0 or self.indices.max() >= rows):
             raise DataError(f"sparse matrix of shape {self.shape} has row indices outside it; the file is damaged.")
         dense = np.zeros(self.shape, dtype=self.data.dtype)
         np.add.at(dense, (self.indices, np.repeat(np.arange(columns), counts)), self.data)
@@ -84,7 +84,7 @@ def load_pickle(path: Path, encoding: str = "latin1") -> object:
             return _Unpickler(file, encoding=encoding).load()
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    except Exception as error:  # noqa: BLE001 - a hostile or damaged stream can raise anything from within pickle's machine
+    except Exception as error:  # noqa: BLE001 - a hostile or damaged stream can raise anything
         raise DataError(f"{path} is not a readable pickle: {type(error).__name__}: {error}.") from None
 
 
