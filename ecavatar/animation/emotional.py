@@ -6,66 +6,72 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from ecavatar.animation.neutral import NeutralFace
 from ecavatar.animation.transitions import transition_weights
 from ecavatar.emolib.retrieval import EmolibIndex
 from ecavatar.emotion import LabelPair
 from ecavatar.face.model import FaceModel
 from ecavatar.speech.track import EmotionTrack
 
+Identity = Literal["own", "retrieved"]
+
 
 def emotional_face(
-    model: FaceModel,
-    library: EmolibIndex,
-    shape: Float[np.ndarray, "s"],
-    pair: LabelPair,
-    identity: Literal["own", "retrieved"],
+    model: FaceModel, library: EmolibIndex, neutral: NeutralFace, pair: LabelPair, identity: Identity
 ) -> Float[np.ndarray, "vertices 3"]:
-    """M_emo of one label pair: the expression of the Emolib item whose shape is nearest to `shape`.
+    """M_emo of one label pair, from the Emolib item whose shape is nearest to M_in's.
 
     Args:
         model: face model whose basis the coefficients belong to.
         library: Emolib.
-        shape: shape coefficients of M_in.
+        neutral: M_in.
         pair: emotion category and level.
-        identity: `retrieved` returns the item's own mesh, as the paper does; `own` puts its expression and jaw on
-            M_in's shape, so that identity survives a small library.
+        identity: `retrieved` returns the item's own mesh, as the paper does; `own` moves M_in by the item's expression
+            and jaw, so that identity survives a small library.
 
     Returns:
         Vertices in metres, head pose zero.
+
+    Raises:
+        DataError: the library has no item with this label pair.
     """
-    item = library.nearest(shape, pair)
-    own = shape if identity == "own" else item.shape
-    with torch.inference_mode():
-        vertices = model(*(torch.as_tensor(np.asarray(x, np.float32)[None]) for x in (own, item.expression, item.jaw_pose)))
-    return vertices[0].numpy()
+    item = library.nearest(neutral.shape, pair)
+    if identity == "retrieved":
+        return _vertices(model, item.shape, item.expression, item.jaw_pose)
+    at_rest = _vertices(model, neutral.shape, 0 * item.expression, 0 * item.jaw_pose)
+    return neutral.vertices + _vertices(model, neutral.shape, item.expression, item.jaw_pose) - at_rest
 
 
 def emotional_motion(
     model: FaceModel,
     library: EmolibIndex,
-    shape: Float[np.ndarray, "s"],
+    neutral: NeutralFace,
     track: EmotionTrack,
     *,
     frames: int,
     fps: float,
     transition: float,
-    identity: Literal["own", "retrieved"],
+    identity: Identity,
 ) -> Float[np.ndarray, "frames vertices 3"]:
-    """M_emo of every frame: one retrieved face per window, blended across window borders."""
-    faces = _faces(model, library, shape, track, identity)
-    weights = transition_weights(
-        [window.start for window in track.windows], track.windows[-1].end, frames, fps, transition
-    )
-    return np.einsum("tw,wvc->tvc", weights.astype(np.float32), faces)
+    """M_emo of every frame: one face per emotion window, blended across window borders.
 
-
-def _faces(
-    model: FaceModel,
-    library: EmolibIndex,
-    shape: Float[np.ndarray, "s"],
-    track: EmotionTrack,
-    identity: Literal["own", "retrieved"],
-) -> Float[np.ndarray, "windows vertices 3"]:
+    Args:
+        model: face model.
+        library: Emolib.
+        neutral: M_in.
+        track: emotion windows from 0 to the end of the clip.
+        frames: number of frames.
+        fps: frames per second.
+        transition: the paper's t_trans, seconds.
+        identity: see `emotional_face`.
+    """
     pairs = [LabelPair(window.emotion, window.level) for window in track.windows]
-    known = {pair: emotional_face(model, library, shape, pair, identity) for pair in set(pairs)}
-    return np.stack([known[pair] for pair in pairs])
+    faces = {pair: emotional_face(model, library, neutral, pair, identity) for pair in sorted(set(pairs))}
+    starts = [window.start for window in track.windows]
+    weights = transition_weights(starts, track.windows[-1].end, frames, fps, transition)
+    return np.einsum("tw,wvc->tvc", weights.astype(np.float32), np.stack([faces[pair] for pair in pairs]))
+
+
+def _vertices(model: FaceModel, *coefficients: Float[np.ndarray, " n"]) -> Float[np.ndarray, "vertices 3"]:
+    with torch.inference_mode():
+        return model(*(torch.as_tensor(np.asarray(c, np.float32)[None]) for c in coefficients))[0].numpy()

@@ -1,0 +1,89 @@
+"""Neutral face + speech + emotion -> moving face: M_lip, M_emo and their fusion M_face (section 4 of the paper)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from ecavatar.animation.emotional import emotional_motion
+from ecavatar.animation.motion import Motion
+from ecavatar.animation.neutral import NeutralFace
+from ecavatar.config import PredictSettings
+from ecavatar.emolib.retrieval import EmolibIndex
+from ecavatar.face.model import FaceAsset, FaceModel
+from ecavatar.face.regions import fusion_regions
+from ecavatar.models.funet import FuNet, blend
+from ecavatar.models.selftalk import SelfTalk
+from ecavatar.speech.audio import SAMPLE_RATE
+from ecavatar.speech.track import EmotionTrack
+from ecavatar.training.weights import load_weights
+
+FRAMES_PER_BATCH = 16
+"""Frames fused at once: bounds memory; a constant, because the batch size may change the last bit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Animator:
+    """The trained parts, ready to animate any neutral face of their topology."""
+
+    asset: FaceAsset
+    model: FaceModel
+    library: EmolibIndex
+    selftalk: SelfTalk
+    funet: FuNet | None
+    fps: float
+    settings: PredictSettings
+
+    @classmethod
+    def load(cls, *, face_model: Path, emolib: Path, selftalk: Path, funet: Path, settings: PredictSettings) -> Self:
+        """Load everything from the folders the pipeline writes.
+
+        Raises:
+            AssetMissingError: a stage has not run yet.
+            TopologyError: weights and face model belong to different meshes.
+        """
+        asset = FaceAsset.load(face_model)
+        lips, facts = load_weights(selftalk, SelfTalk)
+        fusion = load_weights(funet, FuNet)[0].eval() if settings.fusion == "funet" else None
+        return cls(
+            asset=asset,
+            model=FaceModel(asset),
+            library=EmolibIndex.open(emolib),
+            selftalk=lips.eval(),
+            funet=fusion,
+            fps=float(facts["fps"]),
+            settings=settings,
+        )
+
+    def lip_motion(self, neutral: NeutralFace, samples: Float[np.ndarray, " samples"]) -> Motion:
+        """M_lip: `neutral` saying the speech in `samples` (16 kHz mono)."""
+        frames = max(1, round(len(samples) / SAMPLE_RATE * self.fps))
+        vertices = self.selftalk.predict(samples, neutral.vertices, frames).vertices
+        return Motion(vertices=vertices, fps=self.fps, topology=self.asset.topology, template=neutral.vertices)
+
+    def fused_motion(self, neutral: NeutralFace, lip: Motion, track: EmotionTrack) -> Motion:
+        """M_face: the lips of `lip` with the emotions of `track`."""
+        emotional = emotional_motion(
+            self.model,
+            self.library,
+            neutral,
+            track,
+            frames=len(lip.vertices),
+            fps=lip.fps,
+            transition=self.settings.transition_seconds,
+            identity=self.settings.emotional_identity,
+        )
+        return Motion(vertices=self._fused(lip.vertices, emotional), fps=lip.fps, topology=lip.topology, template=lip.template)
+
+    def _fused(self, lip: np.ndarray, emotional: np.ndarray) -> np.ndarray:
+        if self.funet is None:
+            return blend(lip, emotional, fusion_regions(self.asset))
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(lip), FRAMES_PER_BATCH):
+                pair = (torch.from_numpy(x[start : start + FRAMES_PER_BATCH]) for x in (lip, emotional))
+                parts.append(self.funet(*pair).numpy())
+        return np.concatenate(parts)
