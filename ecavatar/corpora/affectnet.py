@@ -1,6 +1,6 @@
 """AffectNet's lists of manually annotated images, in the layout of the 2017 release.
 
-Reality that the reader puts up with: validation.csv has no header line, landmarks may be NULL, face boxes may be negative,
+What the reader puts up with: validation.csv has no header line, landmarks may be NULL, face boxes may be negative,
 valence and arousal are -2 where nobody gave them, image suffixes come in many spellings.
 Source: Mollahosseini et al., IEEE Transactions on Affective Computing 2019.
 """
@@ -50,9 +50,9 @@ class Annotations:
     """The rows that can be used, and those that cannot."""
 
     table: pd.DataFrame
-    """One row per image, in the order of the lists: source_id (the path as the list gives it), path (posix, relative to
-    the corpus folder), split (train or val), emotion_code (int64, 0..10), valence and arousal (float64 in -1..1, NaN where
-    not annotated), face_x, face_y, face_width, face_height (float64 pixels, all NaN where the list gives no real box)."""
+    """One row per image, in the order of the lists: source_id (the path as the list gives it), path (posix, relative
+    to the corpus folder), split (train or val), emotion_code (int64, 0..10), valence and arousal (float64 in -1..1, NaN
+    where not annotated), face_x, face_y, face_width, face_height (float64 pixels, all NaN without a real box)."""
     rejects: list[Reject]
     """Bad rows with their reasons, in the order of the lists."""
 
@@ -68,7 +68,7 @@ def read_annotations(root: Path) -> Annotations:
     lists = {split: path for split, name in LISTS.items() if (path := _find_list(root, name)) is not None}
     if not lists:
         raise AssetMissingError(
-            f"no {' or '.join(LISTS.values())} below {root}. Expected them in {LIST_FOLDERS[0]}/, as AffectNet ships them."
+            f"no {' or '.join(LISTS.values())} below {root}. Expected in {LIST_FOLDERS[0]}/, as AffectNet ships them."
         )
     tables, rejects = [], []
     for split, path in lists.items():

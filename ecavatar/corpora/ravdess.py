@@ -1,7 +1,7 @@
 """RAVDESS as it ships: everything about a take is in its file name.
 
-Name = seven two-digit fields: modality (01 picture and sound, 02 picture, 03 sound), channel (01 speech, 02 song), emotion,
-intensity, statement, repetition, actor. Source: Livingstone and Russo, PLOS ONE 2018; Zenodo record 1188976.
+Name = seven two-digit fields: modality (01 picture and sound, 02 picture, 03 sound), channel (01 speech, 02 song),
+emotion, intensity, statement, repetition, actor. Source: Livingstone and Russo, PLOS ONE 2018; Zenodo record 1188976.
 """
 
 from pathlib import Path

@@ -4,7 +4,6 @@ Source: VOCA (Cudeiro et al., CVPR 2019), `trainingdata.zip`. Meshes are metres 
 """
 
 import json
-import pickle
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -86,7 +85,7 @@ class Vocaset:
         missing = [name for name in FILES if not (root / name).is_file()]
         if missing:
             raise AssetMissingError(
-                f"VOCASET folder {root} lacks {', '.join(missing)}. Unpack VOCA's trainingdata.zip there (registration at "
+                f"VOCASET folder {root} lacks {', '.join(missing)}. Unpack VOCA's trainingdata.zip there (register at "
                 "voca.is.tue.mpg.de)."
             )
         vertices = _open_array(root / "data_verts.npy")
@@ -129,10 +128,7 @@ def _open_array(path: Path) -> np.ndarray:
 
 
 def _read_mapping(path: Path) -> dict:
-    try:
-        value = load_pickle(path)
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise DataError(f"{path} is not a whole pickle: {error}") from None
+    value = load_pickle(path)
     if not isinstance(value, dict):
         raise DataError(f"{path} must hold a dictionary by subject, got {type(value).__name__}.")
     return value

@@ -1,7 +1,7 @@
 """A z-buffer on the CPU: which face is seen at each pixel, and where on it.
 
-Faces are drawn in order and a pixel keeps the nearest one (the first one where depths are equal), so the answer depends on
-the mesh alone. The kernel is compiled once, cached beside the source and runs without Python's lock: several frames can
+Faces are drawn in order and a pixel keeps the nearest one (the first where depths are equal), so the answer depends
+on the mesh alone. The kernel is compiled once, cached beside the source and runs without Python's lock: several frames can
 be drawn by several threads.
 """
 
@@ -21,7 +21,7 @@ class Fragments:
     face_ids: Int[np.ndarray, "height width"]
     """int32 index into `faces`; -1 where nothing is drawn."""
     barycentrics: Float[np.ndarray, "height width 3"]
-    """float32 weights of the face's three corners at the pixel's centre; they add up to 1 (0 where nothing is drawn)."""
+    """float32 weights of the face's three corners at the pixel's centre; they add up to 1 (0 without a face)."""
     depth: Float[np.ndarray, "height width"]
     """float32 depth at the pixel's centre; infinity where nothing is drawn."""
 
@@ -69,7 +69,15 @@ def _checked(vertices_px: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _draw(vertices, faces, is_perspective, face_ids, barycentrics, depth):
+def _draw(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    is_perspective: bool,
+    face_ids: np.ndarray,
+    barycentrics: np.ndarray,
+    depth: np.ndarray,
+) -> None:
+    # one kernel over faces and their pixels, in the order of the faces
     height, width = face_ids.shape
     for face in range(faces.shape[0]):
         a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]

@@ -1,6 +1,6 @@
 """Plain shading of a head: a few distant lights, ambient light, a soft highlight, smooth normals.
 
-Light is added up in linear colour on a grid of sub-pixels and turned into sRGB bytes at the end. It stands for a picture
+Light is added up in linear colour on a grid of sub-pixels and turned into sRGB bytes at the end. It makes a picture
 that a landmark detector and a person can read; the shading of skin is another module's work.
 """
 
@@ -166,7 +166,13 @@ def _sampled(colours: np.ndarray | Texture, faces: np.ndarray) -> tuple[np.ndarr
     return np.ascontiguousarray(colours.image, dtype=np.float32), np.ascontiguousarray(corners)
 
 
-def _check_arrays(vertices, faces, colours, tint, gloss) -> None:
+def _check_arrays(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    colours: np.ndarray | Texture,
+    tint: np.ndarray | None,
+    gloss: np.ndarray | None,
+) -> None:
     if isinstance(colours, Texture):
         if len(colours.uv_faces) != len(faces) or colours.image.ndim != 3 or colours.image.shape[2] != 3:
             raise ShapeError(
@@ -180,7 +186,7 @@ def _check_arrays(vertices, faces, colours, tint, gloss) -> None:
             raise ShapeError(f"{name} must be ({len(vertices)},), got {values.shape}.")
 
 
-def _background(background, height: int, width: int) -> np.ndarray:
+def _background(background: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
     """The picture behind, linear RGB (height, width, 3)."""
     values = np.asarray(background)
     if values.shape == (3,):
@@ -199,7 +205,7 @@ def linear_from_srgb(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*a
 
 
 def srgb_from_linear(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
-    """sRGB values of linear light in 0..1 (IEC 61966-2-1)."""
+    """The sRGB values of linear light in 0..1 (IEC 61966-2-1)."""
     return np.where(values <= 0.0031308, values * 12.92, 1.055 * np.maximum(values, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
@@ -207,28 +213,28 @@ def _compose(light: np.ndarray, cover: np.ndarray, behind: np.ndarray) -> np.nda
     mixed = np.clip(light + (1 - cover[..., None]) * behind, 0, 1)
     # 65,536 steps are fine enough: the steepest part of the curve moves 0.05 bytes a step
     bytes_of_step = np.rint(srgb_from_linear(np.linspace(0, 1, 65_536)) * 255).astype(np.uint8)
-    return bytes_of_step[(mixed * 65_535).astype(np.uint16)]
+    return bytes_of_step[(mixed * 65_535 + 0.5).astype(np.uint16)]
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _shade(  # one kernel over pixels: pieces would copy whole pictures
-    face_ids,
-    barycentrics,
-    faces,
-    positions,
-    normals,
-    colours,
-    has_texture,
-    image,
-    corners,
-    tint,
-    gloss,
-    viewpoint,
-    directions,
-    strengths,
-    ambient,
-    subpixels,
-):
+    face_ids: np.ndarray,
+    barycentrics: np.ndarray,
+    faces: np.ndarray,
+    positions: np.ndarray,
+    normals: np.ndarray,
+    colours: np.ndarray,
+    has_texture: bool,
+    image: np.ndarray,
+    corners: np.ndarray,
+    tint: np.ndarray,
+    gloss: np.ndarray,
+    viewpoint: np.ndarray,
+    directions: np.ndarray,
+    strengths: np.ndarray,
+    ambient: np.ndarray,
+    subpixels: int,
+) -> tuple[np.ndarray, np.ndarray]:
     height, width = face_ids.shape[0] // subpixels, face_ids.shape[1] // subpixels
     light = np.zeros((height, width, 3))
     cover = np.zeros((height, width))

@@ -5,10 +5,11 @@ The same frames and sound give the same bytes: one encoding thread, no dates, no
 
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -18,6 +19,8 @@ from ecavatar.errors import AssetMissingError, DataError, ShapeError
 from ecavatar.storage.files import atomic_path
 
 BITEXACT = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact", "-map_metadata", "-1")
+MP4 = ("-movflags", "+faststart", "-f", "mp4")
+AAC = ("-c:a", "aac", "-b:a", "96k")
 COLOUR = "bt709"
 
 
@@ -53,7 +56,7 @@ def write_video(
         path: ends in .mp4; its folder exists.
         frames: sRGB bytes, all of one even size, at least one.
         fps: frames a second.
-        audio: mono samples in -1..1 and their rate. Sound longer than the picture is cut, shorter is followed by silence.
+        audio: mono samples in -1..1 and their rate; cut, or filled up with silence, to the length of the picture.
         quality: x264's constant rate factor; smaller is better and bigger.
 
     Returns:
@@ -67,29 +70,63 @@ def write_video(
     first = next(stream, None)
     if first is None:
         raise ShapeError(f"a film needs at least one frame, got none for {path.name}.")
-    height, width = _checked_frame(first, first.shape)[:2]
+    height, width = _checked_frame(first, first.shape).shape[:2]
     if height % 2 or width % 2:
         raise ShapeError(f"H.264 with 4:2:0 colour needs even sides, got {height} x {width} for {path.name}.")
     with atomic_path(path) as temporary, tempfile.TemporaryDirectory() as scratch:
+        silent = temporary if audio is None else Path(scratch) / "silent.mp4"
         picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps}", "-i", "-"]
-        sound = _sound_options(audio, Path(scratch) / "sound.wav")
-        command = [ffmpeg_program(), "-y", "-v", "error", *picture, *sound, *_encoder(quality), str(temporary)]
-        return _feed(command, chain([first], stream), first.shape, path)
+        command = [*_ffmpeg(), *picture, *_encoder(quality), str(silent)]
+        count = _feed(command, chain([first], stream), first.shape, path)
+        if audio is not None:
+            _add_sound(silent, audio, count / fps, temporary)
+    return count
 
 
-def _sound_options(audio: tuple[np.ndarray, int] | None, wav: Path) -> list[str]:
-    if audio is None:
-        return []
+def write_sound(path: Path, samples: Float[np.ndarray, " samples"], rate: int) -> None:
+    """Write mono sound as AAC in an .m4a; it appears whole or not at all.
+
+    Args:
+        path: its folder exists.
+        samples: -1..1; what is beyond is clipped.
+        rate: samples a second.
+
+    Raises:
+        DataError: ffmpeg failed; its last words are in the message.
+    """
+    with atomic_path(path) as temporary, tempfile.TemporaryDirectory() as scratch:
+        wav = Path(scratch) / "sound.wav"
+        soundfile.write(wav, np.clip(samples, -1, 1), rate, subtype="PCM_16")
+        _run([*_ffmpeg(), "-i", str(wav), *AAC, *BITEXACT, "-f", "ipod", str(temporary)], path)
+
+
+def _add_sound(silent: Path, audio: tuple[np.ndarray, int], duration: float, path: Path) -> None:
+    """Put the sound, cut or filled up to the picture's length beforehand, into a film.
+
+    ffmpeg's own -shortest ends at a point that depends on how its threads happen to run.
+    """
     samples, rate = audio
-    soundfile.write(wav, np.clip(samples, -1, 1), rate, subtype="PCM_16")
-    return ["-i", str(wav), "-af", "apad", "-c:a", "aac", "-b:a", "96k", "-shortest"]
+    length = round(duration * rate)
+    wav = silent.with_name("sound.wav")
+    soundfile.write(wav, np.clip(np.pad(samples, (0, max(0, length - len(samples))))[:length], -1, 1), rate, "PCM_16")
+    _run([*_ffmpeg(), "-i", str(silent), "-i", str(wav), "-c:v", "copy", *AAC, *BITEXACT, *MP4, str(path)], path)
+
+
+def _ffmpeg() -> list[str]:
+    return [ffmpeg_program(), "-y", "-nostdin", "-v", "error"]
 
 
 def _encoder(quality: int) -> list[str]:
     colour = f"scale=out_color_matrix={COLOUR}:out_range=tv:flags=bicubic+accurate_rnd+bitexact"
     tags = ["-colorspace", COLOUR, "-color_primaries", COLOUR, "-color_trc", COLOUR, "-color_range", "tv"]
     codec = ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(quality), "-pix_fmt", "yuv420p", "-threads", "1"]
-    return ["-vf", colour, *codec, *tags, *BITEXACT, "-movflags", "+faststart", "-f", "mp4"]
+    return ["-vf", colour, *codec, *tags, *BITEXACT, *MP4]
+
+
+def _run(command: list[str], path: Path) -> None:
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        raise DataError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-500:]}")
 
 
 def _feed(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, ...], path: Path) -> int:
@@ -101,8 +138,9 @@ def _feed(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, ..
             raise DataError("ffmpeg took no input.")
         count = 0
         try:
-            for count, frame in enumerate(frames, start=1):
+            for frame in frames:
                 pipe.write(np.ascontiguousarray(_checked_frame(frame, shape)).data)
+                count += 1
             pipe.close()
         except BrokenPipeError:
             pass  # ffmpeg stopped early: the exit code below says why
@@ -120,7 +158,8 @@ def _feed(command: list[str], frames: Iterable[np.ndarray], shape: tuple[int, ..
 def _checked_frame(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != shape:
         raise ShapeError(
-            f"a film's frames must be uint8 (height, width, 3) of one size, got {frame.dtype} {frame.shape} after {shape}."
+            f"a film's frames must be uint8 (height, width, 3) of one size, got {frame.dtype} {frame.shape} after "
+            f"{shape}."
         )
     return frame
 
@@ -163,7 +202,7 @@ def read_frames(path: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         reader.close()
 
 
-def _open_reader(path: Path):
+def _open_reader(path: Path) -> Generator[Any, None, None]:  # first a dict of facts, then bytes
     import imageio_ffmpeg  # here, because finding the program touches the disk
 
     if not path.is_file():
