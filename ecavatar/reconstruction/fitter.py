@@ -29,6 +29,14 @@ FLIP = np.array([1.0, -1.0, -1.0])
 """Turns image axes (x right, y down, z away) into camera axes (x right, y up, z towards the viewer)."""
 
 
+class NoFaceError(DataError):
+    """A picture in which no face is found."""
+
+
+class PoorFitError(DataError):
+    """A face whose landmarks the face model cannot explain."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconstruction:
     """A face in a photograph: coefficients, and the camera that shows it there."""
@@ -115,11 +123,11 @@ class LandmarkFitter:
         """`reconstruction`, if it explains the landmarks.
 
         Raises:
-            DataError: its residual is above `settings.max_residual_mm`.
+            PoorFitError: its residual is above `settings.max_residual_mm`.
         """
         limit = self._settings.max_residual_mm
         if not reconstruction.residual_mm <= limit:
-            raise DataError(
+            raise PoorFitError(
                 f"the face found in {name} cannot be explained: {reconstruction.residual_mm:.1f} mm from its landmarks "
                 f"(limit {limit:g} mm). Use a photo where the whole face is visible and not from the side."
             )
@@ -151,7 +159,7 @@ class LandmarkFitter:
         )
         scale = float((flat * flat_target).sum() / (flat**2).sum())
         if not scale > 0:
-            raise DataError("the landmarks do not look like a face from the front; use a photo that shows the face.")
+            raise PoorFitError("the landmarks do not look like a face from the front; use a photo that shows the face.")
         return _State(
             coefficients,
             jaw,
@@ -200,7 +208,8 @@ def reconstruct_photo(
         box: where the face is, if known.
 
     Raises:
-        DataError: no face is found, or the fit misses the landmarks by more than `settings.max_residual_mm`.
+        NoFaceError: no face is found.
+        PoorFitError: the fit misses the landmarks by more than `settings.max_residual_mm`.
         ShapeError: `image` is not 8-bit RGB.
     """
     return reconstruct_with(LandmarkFitter(asset, settings), image, landmarker, name=name, box=box)
@@ -217,7 +226,7 @@ def reconstruct_with(
     """`reconstruct_photo` with a fitter that was built before."""
     detection = landmarker.detect(image, box)
     if detection is None:
-        raise DataError(f"no face found in {name}: use a photo where one face is clearly visible from the front.")
+        raise NoFaceError(f"no face found in {name}: use a photo where one face is clearly visible from the front.")
     return fitter.checked(fitter.fit(detection), name)
 
 

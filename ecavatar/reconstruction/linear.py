@@ -1,7 +1,7 @@
 """Face landmarks as functions of coefficients, with exact derivatives.
 
-A landmark lies on a triangle, and the face model is linear in its coefficients apart from the jaw's rotation. So the few
-vertices that carry landmarks collapse into small matrices once, and a fit never touches the full mesh.
+A landmark lies on a triangle, and the face model is linear in its coefficients apart from the jaw's rotation. So the
+few vertices that carry landmarks collapse into small matrices once, and a fit never touches the full mesh.
 """
 
 from dataclasses import dataclass
@@ -140,8 +140,9 @@ def _weighted(asset: FaceAsset, corners: np.ndarray, shape_components: int, weig
 def _joint(asset: FaceAsset, shape_components: int) -> LinearPart:
     row = asset.joint_regressor[JAW].astype(np.float64)
     used = np.flatnonzero(row)
-    shape = asset.shape_basis[used][..., :shape_components].astype(np.float64)
-    basis = np.zeros((1, 3, shape_components + asset.expression_basis.shape[2]))
-    basis[0, :, :shape_components] = np.einsum("v,vxp->xp", row[used], shape)
-    offset = row[used] @ asset.template[used].astype(np.float64)
-    return LinearPart(offset=offset[None], basis=basis, pose=np.zeros((1, 3, 9)))
+    basis, _ = _bases(asset, used, shape_components)
+    return LinearPart(
+        offset=(row[used] @ asset.template[used].astype(np.float64))[None],
+        basis=np.einsum("v,vxp->xp", row[used], basis)[None],
+        pose=np.zeros((1, 3, 9)),
+    )

@@ -1,8 +1,8 @@
 """From a face in a photograph to faces at zero pose: with its expression, and neutral.
 
 The paper moves each reconstructed mesh to pose zero by rigid registration (section 3.2) and makes the neutral face by
-setting the expression to zero (section 4). Neutral here also means a closed jaw: the jaw pose is a parameter of its own,
-and left as it is it would keep the mouth open.
+setting the expression to zero (section 4). Neutral here also means a closed jaw: the jaw pose is a parameter of its
+own, and left as it is it would keep the mouth open.
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,8 @@ def align_to_zero_pose(
     """The posed mesh moved back onto the zero pose by a rigid registration of the regions that expression leaves alone.
 
     Args:
-        method: `procrustes` uses that both meshes have one topology (exact, closed form); `icp` is the paper's.
+        method: `procrustes` uses that both meshes have one topology (exact, closed form); `icp`, the paper's, matches
+            the same regions to the nearest surface, starting with the centres on each other.
     """
     posed, neutral = (
         posed_vertices(model, reconstruction),
@@ -79,7 +80,9 @@ def align_to_zero_pose(
     if method == "procrustes":
         registration = register_points(posed[rigid], neutral[rigid])
     else:
-        registration = iterative_closest_point(posed[rigid], neutral[rigid], None)
+        start = np.eye(4)
+        start[:3, 3] = neutral.mean(axis=0) - posed.mean(axis=0)
+        registration = iterative_closest_point(posed[rigid], neutral, model.asset.faces, initial=start)
     return Alignment(
         vertices=apply_transform(registration.transform, posed),
         removed=registration.transform,

@@ -1,0 +1,81 @@
+"""Three intensity levels from arousal (section 3.3 of the paper)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ecavatar.emotion import LEVELS, Emotion
+from ecavatar.errors import DataError
+
+NOT_ANNOTATED = -2.0
+"""What AffectNet's lists say where nobody gave an arousal; a reader may have turned it into NaN."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelBounds:
+    """Where one category's arousal is cut.
+
+    Level 1 is [lowest, first_cut), level 2 is [first_cut, second_cut), level 3 is [second_cut, highest]: a value on a
+    cut belongs to the level above it. Where all values are equal, all are level 1.
+    """
+
+    lowest: float
+    first_cut: float
+    second_cut: float
+    highest: float
+
+    def level(self, arousal: np.ndarray) -> np.ndarray:
+        """Level 1, 2 or 3 of each value.
+
+        Raises:
+            DataError: a value outside [lowest, highest], or not a number.
+        """
+        arousal = np.asarray(arousal, np.float64)
+        if not ((arousal >= self.lowest) & (arousal <= self.highest)).all():
+            raise DataError(f"arousal outside [{self.lowest:g}, {self.highest:g}], the range its levels were cut from.")
+        if self.highest == self.lowest:
+            return np.ones(arousal.shape, np.int8)
+        return (1 + (arousal >= self.first_cut) + (arousal >= self.second_cut)).astype(np.int8)
+
+
+def equal_thirds(arousal: np.ndarray) -> LevelBounds:
+    """The paper's rule: cut [lowest, highest] into three intervals of equal width.
+
+    Raises:
+        DataError: no values, or values that are not in [-1, 1].
+    """
+    arousal = np.asarray(arousal, np.float64)
+    if arousal.size == 0 or not ((arousal >= -1) & (arousal <= 1)).all():
+        raise DataError("levels need at least one arousal value, all in [-1, 1]; drop -2 (not annotated) first.")
+    lowest, highest = float(arousal.min()), float(arousal.max())
+    width = (highest - lowest) / len(LEVELS)
+    return LevelBounds(lowest=lowest, first_cut=lowest + width, second_cut=lowest + 2 * width, highest=highest)
+
+
+def is_usable(annotations: pd.DataFrame) -> pd.Series:
+    """Which rows have one of the eight categories and an annotated arousal.
+
+    Codes 8 (none), 9 (uncertain) and 10 (non-face), and arousal -2, never reach the minimum and maximum.
+    """
+    has_category = annotations["emotion_code"].isin([int(e) for e in Emotion])
+    return has_category & annotations["arousal"].notna() & (annotations["arousal"] != NOT_ANNOTATED)
+
+
+def arousal_levels(annotations: pd.DataFrame) -> tuple[pd.Series, dict[Emotion, LevelBounds]]:
+    """The level of each row, and where each category's arousal was cut.
+
+    Args:
+        annotations: columns `emotion_code` and `arousal`; usable rows only (`is_usable`).
+
+    Raises:
+        DataError: a row that is not usable.
+    """
+    if not is_usable(annotations).all():
+        raise DataError("rows without category or arousal have no level; keep the rows for which `is_usable` is true.")
+    levels = pd.Series(0, index=annotations.index, dtype=np.int8)
+    bounds: dict[Emotion, LevelBounds] = {}
+    for code, arousal in annotations.groupby("emotion_code")["arousal"]:
+        bounds[Emotion(int(code))] = cut = equal_thirds(arousal.to_numpy())
+        levels.loc[arousal.index] = cut.level(arousal.to_numpy())
+    return levels, bounds
