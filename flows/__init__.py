@@ -13,7 +13,7 @@ _SETTINGS = {
     "PREFECT_HOME": str(Path(__file__).resolve().parent.parent / ".prefect"),  # not the user's: no profile leaks in
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # a server that is told to stop logs pages about unflushed events
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # the default, 20 s, was measured to fail on a cold start
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 20 s, the default, was seen to be too short
 }
 
 for _name, _value in _SETTINGS.items():

@@ -1,8 +1,8 @@
 """What every stage shares: its command line, its settings, its tasks, and how it ends.
 
-Run as `python -m flows.<product> <stage> --profile <profile>`; dvc.yaml has exactly these commands. Prefect talks to the
-server named by PREFECT_API_URL when there is one (`make repro` starts one for the whole run), else it starts its own for
-the life of the process. DVC decides what runs; Prefect runs it; neither caches for the other.
+Run as `python -m flows.<product> <stage> --profile <profile>`; dvc.yaml has exactly these commands. Prefect talks
+to the server named by PREFECT_API_URL when there is one (`make repro` starts one for the whole run), else it starts its
+own for the life of the process. DVC decides what runs; Prefect runs it; neither caches for the other.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from prefect import Flow, Task, task
 from prefect.cache_policies import NO_CACHE
@@ -86,7 +86,9 @@ shard_task = functools.partial(
     retries=1,
     retry_condition_fn=_retry_unless_mistake,
 )
-"""Decorator of a task that makes one shard: `@shard_task` or `@shard_task(name=...)`. Only paths and small values cross it."""
+"""Decorator of a task that makes one shard: `@shard_task` or `@shard_task(name=...)`.
+
+Only paths and small values cross its border, never tensors."""
 
 
 def wait_all(futures: Iterable[PrefectFuture[Result]]) -> list[Result]:
@@ -162,7 +164,8 @@ def _run_stage(flow: Flow, label: str, options: dict[str, str]) -> None:
     params().profile(options["profile"])  # a wrong params.yaml is told before any server starts
     started = time.monotonic()
     print(f"{label}: started", flush=True)
-    outcome = flow.with_options(task_runner=ThreadPoolTaskRunner(max_workers=_options.workers))(**options)
+    runner = ThreadPoolTaskRunner(max_workers=_options.workers)
+    outcome = flow.with_options(task_runner=runner)(**options)  # pyright: ignore[reportArgumentType]
     about = f": {outcome}" if isinstance(outcome, str) else ""
     print(f"{label}: done in {time.monotonic() - started:.1f} s{about}", flush=True)
 

@@ -97,7 +97,7 @@ def write_table(
             row_group_size=row_group_size,
             compression="zstd",
             compression_level=_ZSTD_LEVEL,
-            use_dictionary=[name for name, kind in leaves if pa.types.is_string(kind)] or False,
+            use_dictionary=[name for name, kind in leaves if pa.types.is_string(kind)] or False,  # pyright: ignore[reportArgumentType]
             column_encoding={name: "BYTE_STREAM_SPLIT" for name, kind in leaves if pa.types.is_floating(kind)} or None,
         )
 

@@ -7,7 +7,7 @@ scipy's csc matrix and chumpy's Ch (both as small records of ours, so neither pa
 import codecs
 import collections
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,8 @@ def _reconstruct_object(cls: type, base: type, state: object) -> object:
     return cls()
 
 
-def _array_maker(module_name: str) -> Callable[..., object]:
-    return getattr(np._core.multiarray, module_name)
+_MAKE_ARRAY = np.zeros(0).__reduce__()[0]  # numpy's own, wherever its private modules lie in this version
+_MAKE_SCALAR = np.float64(0).__reduce__()[0]
 
 
 def _allowed() -> dict[tuple[str, str], object]:
@@ -130,8 +130,8 @@ def _allowed() -> dict[tuple[str, str], object]:
         ("chumpy.ch", "Ch"): ChumpyArray,
     }
     for root in ("numpy.core", "numpy._core"):
-        table[f"{root}.multiarray", "_reconstruct"] = _array_maker("_reconstruct")
-        table[f"{root}.multiarray", "scalar"] = _array_maker("scalar")
+        table[f"{root}.multiarray", "_reconstruct"] = _MAKE_ARRAY
+        table[f"{root}.multiarray", "scalar"] = _MAKE_SCALAR
         table[f"{root}.numeric", "_frombuffer"] = _from_buffer
     for module_name in ("scipy.sparse.csc", "scipy.sparse._csc"):
         table[module_name, "csc_matrix"] = CscMatrix
