@@ -1,9 +1,9 @@
 """FuNet: one face from two, lips of M_lip and expression of M_emo; its losses, and their minimiser in closed form.
 
 The network is Table 2 of the paper: convolutions over the 1 x V x 6 picture that the two meshes make side by side (rows
-are vertices, columns x, y, z of M_lip and of M_emo), then two linear layers. Its losses compare each region of the result
-with one of the two meshes, or with a mixture on the chin; being sums of squares per vertex they have a minimiser per
-vertex, `blend`, the target that FuNet approaches.
+are vertices, columns x, y, z of M_lip and of M_emo), then two linear layers. Its losses compare each region of the
+result with one of the two meshes, or with a mixture on the chin; being sums of squares per vertex they have a minimiser
+per vertex, `blend`, the target that FuNet approaches.
 
 Source:
     The ECAvatar paper, section 4.3: Figure 4, Table 2, equations 2 to 6.
@@ -45,9 +45,9 @@ class ResidualBlock(nn.Module):
 class FuNet(nn.Module):
     """The fusion network.
 
-    Inside, meshes are standardised: `(vertices - mean) / scale`, with one mean face per input and for the output and one
-    scale each, kept as buffers with the weights. They start at 0 and 1 (metres, the paper) and are set by
-    `set_normalisation`; the result always comes back in metres.
+    Inside, meshes are standardised: `(vertices - mean) / scale`, with a mean face for each input and the output, one scale
+    for the inputs and one for the output, kept as buffers with the weights. They start at 0 and 1 (metres, the paper) and
+    are set by `set_normalisation`; the result always comes back in metres.
     """
 
     lip_mean: Tensor

@@ -2,12 +2,12 @@
 
 Three maps close a triangle: the facial animator f (speech -> motion, `SelfTalk`), a frozen speech recogniser g
 (speech -> letters, `ecavatar.speech.recogniser`) and the lip-reading interpreter h (lips -> letters,
-`LipReadingInterpreter`). Training asks h(f(speech)) to agree with g(speech); at inference only f runs, so interpreter and
-recogniser are separate modules that prediction neither loads nor calls.
+`LipReadingInterpreter`). Training asks h(f(speech)) to agree with g(speech); at inference only f runs, so interpreter
+and recogniser are separate modules that prediction neither loads nor calls.
 
-Changes against the original: HuBERT as encoder (the paper), and a jaw angle per frame beside the face vertices instead of
-10,028 regressed mouth vertices. Positional encoding and attention bias are left out, as the original builds but never
-uses them. Batches are padded and masked; a clip's result does not depend on its neighbours.
+Changes against the original: HuBERT as encoder (the paper), and a jaw angle per frame beside the face vertices instead
+of 10,028 regressed mouth vertices. Positional encoding and attention bias are left out, as the original builds but
+never uses them. Batches are padded and masked; a clip's result does not depend on its neighbours.
 
 Source:
     Peng et al., SelfTalk: A Self-Supervised Commutative Training Diagram to Comprehend 3D Talking Faces, ACM MM 2023;
@@ -87,7 +87,7 @@ class SelfTalk(nn.Module):
         self.angle_map = _zero_linear(feature_dim, 1)
 
     @classmethod
-    def on_encoder(cls, encoder: SpeechEncoder, **sizes: Any) -> "SelfTalk":  # noqa: ANN401 (the constructor's own)
+    def on_encoder(cls, encoder: SpeechEncoder, **sizes: Any) -> "SelfTalk":
         """A new network around a pretrained encoder, whose weights are copied.
 
         Args:

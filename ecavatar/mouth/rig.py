@@ -4,7 +4,8 @@ The lips deform too freely to tell where the teeth are; the chin follows them. S
 line from a point Q below the left ear to a point P on the chin, seen from the side, against the same line of the
 subject's template. Lower teeth and tongue then turn by this angle, the upper teeth stay.
 
-Axes, laid into the subject's template: origin at its centre, +x from the right ear to the left, +z out of the face, +y up.
+Axes, laid into the subject's template: origin at its centre, +x from the right ear to the left, +z out of the face, +y
+up.
 The angle is the right-handed rotation about +x that turns Q'P' of the template onto Q'P' of the frame, where ' is the
 projection on the yz plane: positive opens the mouth, as FLAME's jaw_pose[0] does.
 

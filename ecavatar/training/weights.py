@@ -1,7 +1,7 @@
 """Weights on disk: safetensors beside a json that says how to build the network and what it was trained on.
 
-`<stem>.safetensors` holds the tensors, `<stem>.json` the network's class, its constructor arguments and facts (topology,
-basis, data hash, ...). Neither holds code, times or paths, so equal training gives equal bytes.
+`<stem>.safetensors` holds the tensors, `<stem>.json` the network's class, its constructor arguments and facts
+(topology, basis, data hash, ...). Neither holds code, times or paths, so equal training gives equal bytes.
 """
 
 import dataclasses
@@ -91,7 +91,7 @@ def load_weights(directory: Path, cls: type[Network], stem: str = "model") -> tu
 
     Raises:
         AssetMissingError: a file is missing.
-        DataError: a file is broken, the class differs, or a tensor is missing, surplus or of another shape; all are named.
+        DataError: a file is broken, the class differs, or tensors are missing, surplus or of another shape (named).
     """
     weights = read_weights(directory, cls.__name__, stem)
     try:

@@ -32,7 +32,7 @@ from ecavatar.mouth.rig import ChinRig
 from ecavatar.storage.files import read_json, sha256_file, write_json
 from ecavatar.storage.manifest import write_manifest
 from ecavatar.storage.parquet import mesh_array, mesh_column, read_row_group, read_table, write_table
-from ecavatar.storage.rejects import Reject, check_rejects, write_rejects
+from ecavatar.storage.rejects import check_rejects, write_rejects
 from ecavatar.storage.shards import input_hash, list_shards, shard_path, write_shard
 
 STAGE = "rig_mouths"

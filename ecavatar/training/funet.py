@@ -1,0 +1,206 @@
+"""How FuNet is trained: pairs of meshes made on the device, the fusion losses, and the distance to their minimiser."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ecavatar.config import FuNetSettings
+from ecavatar.errors import DataError, ShapeError
+from ecavatar.face.model import FaceModel
+from ecavatar.face.regions import FusionRegions, fusion_regions
+from ecavatar.models.funet import FuNet, FusionLoss, blend
+from ecavatar.training.pairs import FacePairs, FacePool
+from ecavatar.vocateeth.dataset import VocaTeeth
+
+_EXAMPLES = 256  # pairs that set the normalisation
+_CHUNK = 32  # validation pairs fused at a time
+
+
+@dataclass(kw_only=True, eq=False)
+class MeshPairs:
+    """Pairs of one split with what their meshes are made from."""
+
+    pairs: FacePairs
+    lip_rows: Int[np.ndarray, " n"]
+    """Row of `lips` of each pair."""
+    lips: Float[Tensor, "frames V 3"]
+    """Frames in use, metres, in memory."""
+    face_rows: Int[np.ndarray, " n"]
+    """Row of the coefficients of each pair."""
+    coefficients: dict[str, Float[Tensor, "faces _"]]
+    """shape, expression, jaw_pose of the whole pool."""
+    face_model: FaceModel
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def meshes(self, items: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """M_lip and M_emo of these pairs, (B, V, 3) metres each; M_emo keeps its jaw, its head pose is zero."""
+        rows = torch.from_numpy(self.face_rows[list(items)])
+        with torch.no_grad():
+            emotional = self.face_model(
+                *(self.coefficients[name][rows].to(device) for name in ("shape", "expression", "jaw_pose"))
+            )
+        return self.lips[torch.from_numpy(self.lip_rows[list(items)])].to(device), emotional
+
+
+def load_mesh_pairs(teeth: VocaTeeth, pool: FacePool, pairs: FacePairs, face_model: FaceModel) -> MeshPairs:
+    """Frames and coefficients of the pairs.
+
+    Raises:
+        DataError: a pair names a clip, frame or face that is not there.
+        TopologyError: VOCATeeth has another topology than the face model.
+    """
+    teeth.require_topology(face_model.asset.topology)
+    row_of_face = {item_id: row for row, item_id in enumerate(pool.item_ids)}
+    absent = sorted(set(pairs.item_ids) - set(row_of_face))
+    if absent:
+        raise DataError(f"{len(absent)} paired faces are not in the pool, first {absent[0]}. Run pair_faces again.")
+    lips, lip_rows = _frames_in_use(teeth, pairs)
+    coefficients = {
+        name: torch.from_numpy(np.array(getattr(pool, name))) for name in ("shape", "expression", "jaw_pose")
+    }
+    face_rows = np.array([row_of_face[item_id] for item_id in pairs.item_ids])
+    return MeshPairs(
+        pairs=pairs, lip_rows=lip_rows, lips=lips, face_rows=face_rows, coefficients=coefficients, face_model=face_model
+    )
+
+
+class FuNetSystem(nn.Module):
+    """Network and losses together: from a pair of mesh batches to the losses."""
+
+    def __init__(self, network: FuNet, loss: FusionLoss) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """See `FusionLoss.forward`."""
+        lip, emotional = batch
+        return self.loss(self.network(lip, emotional).float(), lip, emotional)
+
+
+@dataclass(kw_only=True, eq=False)
+class FuNetObjective:
+    """FuNet's task for `ecavatar.training.loop.train`."""
+
+    module: FuNetSystem
+    training: MeshPairs
+    validation: MeshPairs
+    settings: FuNetSettings
+    name: str = "funet"
+    score: str = "val_loss"
+    regions: FusionRegions = field(init=False)
+    upper_face: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        asset = self.training.face_model.asset
+        self.regions = fusion_regions(asset)
+        self.upper_face = torch.from_numpy(asset.regions["upper_face"].copy()).long()
+
+    def __len__(self) -> int:
+        return len(self.training)
+
+    def batch(self, items: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """M_lip and M_emo of these pairs."""
+        self.training.face_model.to(device)
+        return self.training.meshes(items, device)
+
+    def describe(self, items: Sequence[int]) -> str:
+        """Frame and face of each pair."""
+        pairs = self.training.pairs
+        return ", ".join(f"{pairs.clip_ids[i]}[{pairs.frames[i]}] + {pairs.item_ids[i]}" for i in items)
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """Losses, LVE against M_lip, EVE against M_emo, and the mean and largest distance to `blend` by region, mm."""
+        sums: dict[str, float] = {}
+        distances = []
+        self.validation.face_model.to(device)
+        for first in range(0, len(self.validation), _CHUNK):
+            items = range(first, min(first + _CHUNK, len(self.validation)))
+            lip, emotional = self.validation.meshes(items, device)
+            fused = self.module.network(lip, emotional).float()
+            figures = {f"val_{name}": value for name, value in self.module.loss(fused, lip, emotional).items()}
+            figures["val_lve_m2"] = _largest(fused, lip, self.module.loss.lips)
+            figures["val_eve_m2"] = _largest(fused, emotional, self.upper_face.to(device))
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(items) / len(self.validation)
+            distances.append((fused - self.target(lip, emotional)).norm(dim=2).cpu())
+        return sums | self._by_region(1000 * torch.cat(distances))
+
+    def target(self, lip: Tensor, emotional: Tensor) -> Tensor:
+        """The minimiser of the losses."""
+        w = self.settings
+        return blend(lip, emotional, self.regions, chin_lip=w.chin_lip, chin_emotional=w.chin_emotional)
+
+    def _by_region(self, distances_mm: Float[Tensor, "N V"]) -> dict[str, float]:
+        figures = {}
+        for name in ("lips", "chin", "face", "outside"):
+            chosen = distances_mm[:, torch.from_numpy(getattr(self.regions, name).copy()).long()]
+            figures[f"val_{name}_from_blend_mean_mm"] = float(chosen.mean())
+            figures[f"val_{name}_from_blend_max_mm"] = float(chosen.max())
+        return figures
+
+
+def funet_objective(training: MeshPairs, validation: MeshPairs, settings: FuNetSettings) -> FuNetObjective:
+    """The objective with a new network; draws its weights from torch's generator (see `loop.seeded_torch`).
+
+    Raises:
+        ShapeError: a mesh is not finite or not in metres.
+    """
+    asset = training.face_model.asset
+    for name, lips in (("training", training.lips), ("validation", validation.lips)):
+        largest = float(lips.abs().max())
+        if not largest < _LARGEST_M:
+            raise ShapeError(f"{name} meshes reach {largest:g} m, expected a head in metres. Check VOCATeeth.")
+    network = FuNet(
+        n_vertices=asset.n_vertices, channels=settings.channels, hidden=settings.hidden, residual=settings.residual
+    )
+    loss = FusionLoss(
+        fusion_regions(asset),
+        chin_lip=settings.chin_lip,
+        chin_emotional=settings.chin_emotional,
+        terms=settings.terms,
+        reduction=settings.reduction,
+    )
+    system = FuNetSystem(network, loss)
+    objective = FuNetObjective(module=system, training=training, validation=validation, settings=settings)
+    if settings.normalise:
+        lip, emotional = training.meshes(range(min(_EXAMPLES, len(training))), torch.device("cpu"))
+        network.set_normalisation(lip, emotional, objective.target(lip, emotional))
+    return objective
+
+
+def final_figures(state_rows: Sequence[dict[str, float]], epoch: int) -> dict[str, Any]:
+    """The validation figures of one epoch of a curve."""
+    row = next(row for row in state_rows if row["epoch"] == epoch)
+    return {name: value for name, value in row.items() if name.startswith("val_")}
+
+
+_LARGEST_M = 1.0
+
+
+def _largest(fused: Tensor, reference: Tensor, region: Tensor) -> Tensor:
+    return (fused - reference)[:, region].square().sum(dim=2).amax(dim=1).mean()
+
+
+def _frames_in_use(teeth: VocaTeeth, pairs: FacePairs) -> tuple[Float[Tensor, "frames V 3"], Int[np.ndarray, " n"]]:
+    """Every frame that a pair names, once, and its row for each pair."""
+    wanted: dict[str, set[int]] = {}
+    for clip_id, frame in zip(pairs.clip_ids, pairs.frames.tolist(), strict=True):
+        wanted.setdefault(clip_id, set()).add(frame)
+    clips = {clip.clip_id: clip for clip in teeth.clips}
+    row_of: dict[tuple[str, int], int] = {}
+    chosen = []
+    for clip_id in sorted(wanted):
+        frames = sorted(wanted[clip_id])
+        if clip_id not in clips or frames[-1] >= clips[clip_id].frames or frames[0] < 0:
+            raise DataError(f"VOCATeeth has no frames {frames[0]}..{frames[-1]} of {clip_id}. Run pair_faces again.")
+        row_of |= {(clip_id, frame): len(row_of) + index for index, frame in enumerate(frames)}
+        chosen.append(teeth.vertices(clips[clip_id])[frames])
+    rows = [row_of[key] for key in zip(pairs.clip_ids, pairs.frames.tolist(), strict=True)]
+    return torch.from_numpy(np.concatenate(chosen)), np.array(rows)
