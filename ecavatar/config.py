@@ -177,6 +177,8 @@ class PredictSettings(Section):
     """The paper's t_trans: half the length of the blend between two emotion windows."""
     emotional_identity: Literal["own", "retrieved"]
     """`retrieved`: M_emo is the Emolib item's own mesh (the paper). `own`: its expression on M_in's shape."""
+    empty_level: Literal["refuse", "nearest_level"]
+    """When Emolib has no item of the wanted category and level: stop, or take the nearest level of the category."""
     fusion: Literal["funet", "blend"]
     """`funet`: the network (the paper). `blend`: the closed-form minimiser of its loss."""
 

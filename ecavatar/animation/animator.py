@@ -17,7 +17,7 @@ from ecavatar.face.model import FaceAsset, FaceModel
 from ecavatar.face.regions import fusion_regions
 from ecavatar.models.funet import FuNet, blend
 from ecavatar.models.selftalk import SelfTalk
-from ecavatar.speech.audio import SAMPLE_RATE
+from ecavatar.speech.audio import SPEECH_RATE
 from ecavatar.speech.track import EmotionTrack
 from ecavatar.training.weights import load_weights
 
@@ -60,30 +60,23 @@ class Animator:
 
     def lip_motion(self, neutral: NeutralFace, samples: Float[np.ndarray, " samples"]) -> Motion:
         """M_lip: `neutral` saying the speech in `samples` (16 kHz mono)."""
-        frames = max(1, round(len(samples) / SAMPLE_RATE * self.fps))
-        vertices = self.selftalk.predict(samples, neutral.vertices, frames).vertices
+        frames = max(1, round(len(samples) / SPEECH_RATE * self.fps))
+        with torch.inference_mode():
+            motion = self.selftalk.predict(torch.from_numpy(samples), torch.from_numpy(neutral.vertices), frames)
+        vertices = motion.vertices.numpy()
         return Motion(vertices=vertices, fps=self.fps, topology=self.asset.topology, template=neutral.vertices)
 
     def fused_motion(self, neutral: NeutralFace, lip: Motion, track: EmotionTrack) -> Motion:
         """M_face: the lips of `lip` with the emotions of `track`."""
         emotional = emotional_motion(
-            self.model,
-            self.library,
-            neutral,
-            track,
-            frames=len(lip.vertices),
-            fps=lip.fps,
-            transition=self.settings.transition_seconds,
-            identity=self.settings.emotional_identity,
+            self.model, self.library, neutral, track, frames=len(lip.vertices), fps=lip.fps, settings=self.settings
         )
-        return Motion(vertices=self._fused(lip.vertices, emotional), fps=lip.fps, topology=lip.topology, template=lip.template)
+        vertices = self._fused(torch.from_numpy(lip.vertices), torch.from_numpy(emotional)).numpy()
+        return Motion(vertices=vertices, fps=lip.fps, topology=lip.topology, template=lip.template)
 
-    def _fused(self, lip: np.ndarray, emotional: np.ndarray) -> np.ndarray:
+    def _fused(self, lip: torch.Tensor, emotional: torch.Tensor) -> torch.Tensor:
         if self.funet is None:
             return blend(lip, emotional, fusion_regions(self.asset))
-        parts = []
         with torch.inference_mode():
-            for start in range(0, len(lip), FRAMES_PER_BATCH):
-                pair = (torch.from_numpy(x[start : start + FRAMES_PER_BATCH]) for x in (lip, emotional))
-                parts.append(self.funet(*pair).numpy())
-        return np.concatenate(parts)
+            batches = zip(lip.split(FRAMES_PER_BATCH), emotional.split(FRAMES_PER_BATCH), strict=True)
+            return torch.cat([self.funet(*batch) for batch in batches])

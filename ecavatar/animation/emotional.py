@@ -1,23 +1,26 @@
 """The emotional face M_emo over time: retrieval from Emolib and transitions (section 4.1 of the paper)."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from ecavatar.animation.neutral import NeutralFace
 from ecavatar.animation.transitions import transition_weights
+from ecavatar.config import PredictSettings
 from ecavatar.emolib.retrieval import EmolibIndex
 from ecavatar.emotion import LabelPair
 from ecavatar.face.model import FaceModel
-from ecavatar.speech.track import EmotionTrack
+from ecavatar.speech.track import EmotionTrack, EmotionWindow
 
-Identity = Literal["own", "retrieved"]
+
+def constant_track(label: LabelPair, duration: float) -> EmotionTrack:
+    """A track that holds one given label for `duration` seconds; nothing was recognised, so no probabilities."""
+    window = EmotionWindow(start=0.0, end=duration, emotion=label.emotion, level=label.level, probabilities=())
+    return EmotionTrack((window,))
 
 
 def emotional_face(
-    model: FaceModel, library: EmolibIndex, neutral: NeutralFace, pair: LabelPair, identity: Identity
+    model: FaceModel, library: EmolibIndex, neutral: NeutralFace, pair: LabelPair, settings: PredictSettings
 ) -> Float[np.ndarray, "vertices 3"]:
     """M_emo of one label pair, from the Emolib item whose shape is nearest to M_in's.
 
@@ -26,8 +29,7 @@ def emotional_face(
         library: Emolib.
         neutral: M_in.
         pair: emotion category and level.
-        identity: `retrieved` returns the item's own mesh, as the paper does; `own` moves M_in by the item's expression
-            and jaw, so that identity survives a small library.
+        settings: whose identity the face has (`emotional_identity`) and what to do where the library is empty.
 
     Returns:
         Vertices in metres, head pose zero.
@@ -35,8 +37,8 @@ def emotional_face(
     Raises:
         DataError: the library has no item with this label pair.
     """
-    item = library.nearest(neutral.shape, pair)
-    if identity == "retrieved":
+    item = library.nearest(neutral.shape, pair, when_empty=settings.empty_level)
+    if settings.emotional_identity == "retrieved":
         return _vertices(model, item.shape, item.expression, item.jaw_pose)
     at_rest = _vertices(model, neutral.shape, 0 * item.expression, 0 * item.jaw_pose)
     return neutral.vertices + _vertices(model, neutral.shape, item.expression, item.jaw_pose) - at_rest
@@ -50,8 +52,7 @@ def emotional_motion(
     *,
     frames: int,
     fps: float,
-    transition: float,
-    identity: Identity,
+    settings: PredictSettings,
 ) -> Float[np.ndarray, "frames vertices 3"]:
     """M_emo of every frame: one face per emotion window, blended across window borders.
 
@@ -62,13 +63,12 @@ def emotional_motion(
         track: emotion windows from 0 to the end of the clip.
         frames: number of frames.
         fps: frames per second.
-        transition: the paper's t_trans, seconds.
-        identity: see `emotional_face`.
+        settings: transition length, identity and fall-back of the retrieval.
     """
     pairs = [LabelPair(window.emotion, window.level) for window in track.windows]
-    faces = {pair: emotional_face(model, library, neutral, pair, identity) for pair in sorted(set(pairs))}
+    faces = {pair: emotional_face(model, library, neutral, pair, settings) for pair in sorted(set(pairs))}
     starts = [window.start for window in track.windows]
-    weights = transition_weights(starts, track.windows[-1].end, frames, fps, transition)
+    weights = transition_weights(starts, track.windows[-1].end, frames, fps, settings.transition_seconds)
     return np.einsum("tw,wvc->tvc", weights.astype(np.float32), np.stack([faces[pair] for pair in pairs]))
 
 

@@ -113,21 +113,17 @@ def write_jaw(
     path: Path,
     clip_id: str,
     angle: Float[np.ndarray, " frames"],
-    truth: Float[np.ndarray, " frames"] | None,
     fps: float,
     sound: tuple[Float[np.ndarray, " samples"], int],
 ) -> None:
-    """The chin angle of one clip over its waveform, with the true jaw angle where it is known."""
+    """The chin angle of one clip over its waveform."""
     samples, rate = sound
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 3), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         time = np.arange(len(angle)) / fps
-        upper.plot(time, np.degrees(angle), color=BLUE, label="chin angle")
-        if truth is not None:
-            upper.plot(time, np.degrees(truth), color=ORANGE, ls="--", label="true jaw angle")
-        upper.set(ylabel="degrees", title=clip_id)
-        upper.legend()
+        upper.plot(time, np.degrees(angle), color=BLUE)
+        upper.set(ylabel="chin angle, degrees", title=clip_id)
         lower.plot(np.arange(len(samples)) / rate, samples, color=GREY, lw=0.4)
         lower.set(xlabel="seconds", ylabel="sound", yticks=[])
         _save(figure, path)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from ecavatar.animation.motion import Motion
 from ecavatar.corpora.vocaset import Vocaset
+from ecavatar.errors import ShapeError
 from ecavatar.evaluation.protocol import VOCASET_FPS
 from ecavatar.face.model import FaceAsset, FaceModel
 from ecavatar.storage.parquet import read_table, table_metadata, vector_array
@@ -53,15 +54,15 @@ def acted_truth(path: Path, asset: FaceAsset) -> Iterator[tuple[str, Motion]]:
         yield str(clip_id), Motion(vertices=vertices, fps=fps, topology=asset.topology, template=template)
 
 
-def displacement_correlation(
-    estimated: Float[np.ndarray, "faces k 3"], true: Float[np.ndarray, "faces k 3"]
-) -> float:
-    """Pearson correlation of two sets of vertex displacements over all faces, vertices and axes.
+def correlation(estimated: Float[np.ndarray, "*any"], true: Float[np.ndarray, "*any"]) -> float:
+    """Pearson correlation over all numbers of two arrays of one shape.
 
-    Each vertex axis is centred over the faces first, so that a pattern common to all faces does not count.
+    Raises:
+        ShapeError: shapes differ.
     """
-    one, other = (x - x.mean(axis=0) for x in (estimated.astype(np.float64), true.astype(np.float64)))
-    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
+    if estimated.shape != true.shape:
+        raise ShapeError(f"correlation needs arrays of one shape, got {estimated.shape} and {true.shape}.")
+    return float(np.corrcoef(estimated.reshape(-1).astype(np.float64), true.reshape(-1).astype(np.float64))[0, 1])
 
 
 def region_displacements(

@@ -1,0 +1,266 @@
+"""Everything a commit built, gathered into dataset.json, figures and the report page."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ecavatar.animation.motion import Motion
+from ecavatar.animation.predictions import read_predictions, subject_file
+from ecavatar.config import ReportSettings
+from ecavatar.corpora.affectnet import read_annotations
+from ecavatar.corpora.vocaset import Vocaset
+from ecavatar.emolib.dataset import read_emolib
+from ecavatar.emotion import LEVELS, Emotion
+from ecavatar.evaluation.figures import write_arousal, write_curves, write_errors, write_jaw
+from ecavatar.evaluation.methods import METHODS, Method
+from ecavatar.evaluation.pictures import draw_emolib, draw_emotions, draw_motions, draw_reconstruction
+from ecavatar.evaluation.protocol import Corpus, spoken_clips
+from ecavatar.evaluation.published import TABLE_1
+from ecavatar.evaluation.report import FigureEntry, Page, write_report
+from ecavatar.evaluation.truth import vocaset_truth
+from ecavatar.face.model import FaceAsset
+from ecavatar.storage.files import atomic_path, read_json, sha256_file, write_json
+from ecavatar.storage.parquet import read_table
+from ecavatar.storage.rejects import read_rejects
+from ecavatar.storage.shards import read_shards
+from ecavatar.vocateeth.dataset import VocaTeeth
+
+SAMPLE_LIMITS = (
+    "The sample world is synthetic: rendered faces, synthesised voices and rule-made lips, in the originals' file formats. "
+    "It shows that every stage works and that trained methods beat untrained ones; it cannot show the paper's numbers.",
+    "Published rows were measured on licensed corpora with other people's checkpoints; do not compare them with rows above them.",
+    "Faces are fitted to MediaPipe landmarks, not reconstructed by EMICA; the emotional face keeps the speaker's own identity "
+    "(emotional_identity: own), because nine faces per label pair are too few to retrieve a look-alike.",
+    "Two test subjects per corpus: the interval over subjects says little about other people.",
+    "Contempt is left out of emotion recognition: emotion2vec has no such class.",
+)
+FULL_LIMITS = (
+    "EVE needs the true motion of RAVDESS and MEAD. Where it was reconstructed from video it carries that reconstruction's errors.",
+    "Published rows come from the authors' released checkpoints.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSources:
+    """Where the report reads."""
+
+    profile: str
+    face_model: Path
+    affectnet: Path
+    vocaset: Path
+    selection: Path
+    faces: Path
+    emolib: Path
+    vocateeth: Path
+    pairs: Path
+    predictions: Mapping[Method, Path]
+    corpora: Mapping[Corpus, Path]
+    speech_figures: Path
+    metrics: Path
+    curves: Mapping[str, Path]
+
+
+def build_report(sources: ReportSources, settings: ReportSettings, *, dataset: Path, figures: Path, page: Path) -> str:
+    """Write dataset.json, the figures and the self-contained page.
+
+    Returns:
+        One line on what was written.
+    """
+    facts = dataset_facts(sources)
+    metrics = read_json(sources.metrics)
+    with atomic_path(figures) as temporary:
+        temporary.mkdir()
+        entries = list(_draw_all(sources, settings, metrics, temporary))
+        content = Page(
+            profile=sources.profile,
+            built=_built(facts),
+            counts={name: [levels[str(level)] for level in LEVELS] for name, levels in facts["emolib"]["items"].items()},
+            table_1={emotion.label: counts for emotion, counts in TABLE_1.items()},
+            rejects=[(r["stage"], r["reason"], r["count"]) for r in facts["rejects"]],
+            benchmark=_ordered(metrics["errors"]),
+            findings=findings(metrics),
+            speech=_speech_rows(sources.speech_figures),
+            figures=entries,
+            limits=SAMPLE_LIMITS if sources.profile == "sample" else FULL_LIMITS,
+        )
+        write_report(page, content)
+    write_json(dataset, facts)
+    return f"{len(entries)} figures, {page}"
+
+
+def dataset_facts(sources: ReportSources) -> dict:
+    """Counts, rejects by reason and checksums of what was built, as json values."""
+    items = read_emolib(sources.emolib).select(["emotion", "level"]).to_pandas()
+    counts = items.value_counts()
+    teeth = VocaTeeth.open(sources.vocateeth)
+    splits = pd.Series([clip.split or "unused" for clip in teeth.clips]).value_counts()
+    frames = pd.Series([clip.frames for clip in teeth.clips], index=[clip.split or "unused" for clip in teeth.clips])
+    rejects = pd.concat([
+        read_rejects(path / "rejects.parquet") for path in (sources.selection, sources.faces, sources.vocateeth)
+    ])
+    return {
+        "emolib": {
+            "items": {
+                emotion.label: {str(level): int(counts.get((emotion.label, level), 0)) for level in LEVELS}
+                for emotion in Emotion
+            },
+            "total": len(items),
+            "manifest_sha256": sha256_file(sources.emolib / "MANIFEST.json"),
+        },
+        "funet_pool": {"faces": read_shards(sources.faces / "pool", ["item_id"]).num_rows},
+        "vocateeth": {
+            "clips": {str(name): int(count) for name, count in sorted(splits.items())},
+            "frames": {str(name): int(count) for name, count in frames.groupby(level=0).sum().items()},
+            "fps": teeth.fps,
+            "manifest_sha256": sha256_file(sources.vocateeth / "MANIFEST.json"),
+        },
+        "pairs": {path.stem: read_table(path).num_rows for path in sorted(sources.pairs.glob("*.parquet"))},
+        "evaluation_clips": {name: len(spoken_clips(name, root)) for name, root in sources.corpora.items()},
+        "rejects": [
+            {"stage": stage, "reason": reason, "count": int(count)}
+            for (stage, reason), count in rejects.groupby(["stage", "reason"]).size().items()
+        ],
+    }
+
+
+def findings(metrics: Mapping) -> list[str]:
+    """What the numbers show, in sentences that follow from them."""
+    errors = metrics["errors"]
+    lines = [_verdict(errors["vocaset"], "lve_m2", "selftalk", other, "VOCASET LVE") for other in ("train-mean", "neutral")]
+    for corpus in ("ravdess", "mead"):
+        lines += [
+            _verdict(errors[corpus], "eve_m2", ours, "neutral", f"{corpus.upper()} EVE")
+            for ours in ("ours-given", "ours-recognised")
+        ]
+    reconstruction = metrics["reconstruction"]
+    weak = ", ".join(reconstruction["weak"]) or "none"
+    lines.append(
+        f"Upper faces reconstructed from pictures correlate {reconstruction['upper_face_correlation']['all']:.2f} with the "
+        f"truth over {reconstruction['n_faces']} faces; categories below 0.5: {weak}."
+    )
+    chin = metrics["chin_angle"]
+    lines.append(
+        f"The chin rule's angle correlates {chin['correlation']:.3f} with the true jaw rotation over {chin['n_frames']} frames."
+    )
+    for corpus, row in metrics["emotion_from_speech"].items():
+        lines.append(
+            f"Emotion recognised from {corpus.upper()} speech: {row['accuracy']:.0%} of {row['n_clips']} clips (chance {row['chance']:.0%})."
+        )
+    return lines
+
+
+def _verdict(methods: Mapping, metric: str, ours: str, reference: str, name: str) -> str:
+    mine, theirs = methods[ours][metric]["mean"], methods[reference][metric]["mean"]
+    comparison = "lower than" if mine < theirs else "NOT lower than"
+    return f"{name}: {ours} {mine * 1e5:.3g}e-5 m² is {comparison} {reference} {theirs * 1e5:.3g}e-5 m² (ratio {mine / theirs:.2f})."
+
+
+def _ordered(errors: Mapping) -> dict:
+    return {
+        corpus: {method: methods[method] for method in METHODS if method in methods} for corpus, methods in errors.items()
+    }
+
+
+def _built(facts: Mapping) -> list[tuple[str, str]]:
+    teeth = facts["vocateeth"]
+    clips = ", ".join(f"{name} {count}" for name, count in teeth["clips"].items())
+    return [
+        ("Emolib", f"{facts['emolib']['total']} faces with coefficients, labels and levels"),
+        ("FuNet pool", f"{facts['funet_pool']['faces']} emotional faces, disjoint from Emolib"),
+        ("VOCATeeth", f"{sum(teeth['frames'].values())} frames at {teeth['fps']} fps (clips: {clips})"),
+        ("FuNet pairs", ", ".join(f"{name} {count}" for name, count in facts["pairs"].items())),
+        ("Predicted clips per method", ", ".join(f"{n} {c}" for n, c in facts["evaluation_clips"].items())),
+    ]
+
+
+def _speech_rows(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        return {}
+    return dict(_flattened(read_json(path)))
+
+
+def _flattened(value: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flattened(inner, f"{prefix}{key}.")
+        else:
+            yield prefix + key, inner
+
+
+def _draw_all(sources: ReportSources, settings: ReportSettings, metrics: Mapping, out: Path) -> Iterator[FigureEntry]:
+    asset, size = FaceAsset.load(sources.face_model), settings.picture_px
+    faces = read_shards(sources.faces / "emolib")
+    draw_reconstruction(out / "reconstruction.png", faces, sources.affectnet, asset, size)
+    yield FigureEntry(
+        title="From picture to face",
+        caption="The strongest image of each category, its reconstructed face at head pose zero, and the same face made neutral.",
+        path=out / "reconstruction.png",
+    )
+    draw_emolib(out / "emolib.png", read_emolib(sources.emolib), asset, size)
+    yield FigureEntry(title="Emolib", caption="One item per category and level.", path=out / "emolib.png")
+    levels = read_json(sources.selection / "levels.json")["emotions"]
+    write_arousal(out / "arousal.png", _usable(sources.affectnet), {n: _cuts(row["arousal"]) for n, row in levels.items()})
+    yield FigureEntry(
+        title="Arousal", caption="Usable annotations per category; level borders in orange.", path=out / "arousal.png"
+    )
+    write_curves(
+        out / "training.png", {name: pd.read_csv(path) for name, path in sources.curves.items()}, x="epoch", columns=CURVES
+    )
+    yield FigureEntry(title="Training", caption="Losses by epoch.", path=out / "training.png")
+    write_errors(out / "errors.png", _ordered(metrics["errors"]))
+    yield FigureEntry(title="Errors", caption="Mean and 95 % interval over subjects.", path=out / "errors.png")
+    yield from _draw_speech(sources, asset, size, out)
+
+
+CURVES = ("train_loss", "validation_loss")
+"""Columns of training/*.csv that are drawn."""
+
+
+def _draw_speech(sources: ReportSources, asset: FaceAsset, size: int, out: Path) -> Iterator[FigureEntry]:
+    teeth, vocaset = VocaTeeth.open(sources.vocateeth), Vocaset.open(sources.vocaset)
+    clip = teeth.of_split("test")[0]
+    sound = vocaset.audio(next(c for c in vocaset.clips if c.clip_id == clip.clip_id))
+    write_jaw(out / "jaw.png", clip.clip_id, teeth.angles(clip), teeth.fps, sound)
+    yield FigureEntry(
+        title="Chin angle", caption="The rig's signed angle of a test clip over its waveform.", path=out / "jaw.png"
+    )
+    truth = dict(vocaset_truth(sources.vocaset, asset.topology))[clip.clip_id]
+    motions = {"recorded": truth} | {
+        method: _prediction(sources, method, "vocaset", clip.subject, clip.clip_id) for method in ("selftalk", "ours-given")
+    }
+    draw_motions(out / "lips.png", motions, asset, size)
+    yield FigureEntry(title="Lips", caption=f"Moments of {clip.clip_id}, an unseen subject.", path=out / "lips.png")
+    chosen = {}
+    for spoken in spoken_clips("mead", sources.corpora["mead"]):
+        best = chosen.get(spoken.label.emotion)
+        if best is None or spoken.label.level > best.label.level:
+            chosen[spoken.label.emotion] = spoken
+    named = [
+        (f"{c.label.emotion.label} {c.label.level}", _prediction(sources, "ours-given", "mead", c.subject, c.clip_id))
+        for _, c in sorted(chosen.items())
+    ]
+    draw_emotions(out / "emotions.png", named, asset, size)
+    yield FigureEntry(
+        title="Speaking with emotion",
+        caption="Middle frame of one MEAD clip per category, animated from its sound and one neutral picture.",
+        path=out / "emotions.png",
+    )
+
+
+def _prediction(sources: ReportSources, method: Method, corpus: Corpus, subject: str, clip_id: str) -> Motion:
+    return dict(read_predictions(subject_file(sources.predictions[method], corpus, subject)))[clip_id]
+
+
+def _usable(affectnet: Path) -> pd.DataFrame:
+    table = read_annotations(affectnet).table
+    table = table[table["emotion_code"].between(0, 7) & (table["arousal"] >= -1)]
+    return pd.DataFrame({
+        "emotion": [Emotion(code).label for code in table["emotion_code"]],
+        "arousal": table["arousal"].to_numpy(),
+    })
+
+
+def _cuts(arousal: Mapping[str, float]) -> list[float]:
+    return [arousal["first_cut"], arousal["second_cut"]]
