@@ -45,9 +45,9 @@ class ResidualBlock(nn.Module):
 class FuNet(nn.Module):
     """The fusion network.
 
-    Inside, meshes are standardised: `(vertices - mean) / scale`, with a mean face for each input and the output, one scale
-    for the inputs and one for the output, kept as buffers with the weights. They start at 0 and 1 (metres, the paper) and
-    are set by `set_normalisation`; the result always comes back in metres.
+    Inside, meshes are standardised: `(vertices - mean) / scale`, with a mean face for each input and the output, one
+    scale for the inputs and one for the output, kept as buffers with the weights. They start at 0 and 1 (metres, the
+    paper) and are set by `set_normalisation`; the result always comes back in metres.
     """
 
     lip_mean: Tensor

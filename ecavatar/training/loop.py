@@ -2,8 +2,8 @@
 
 A network brings an `Objective`: what a step sees, which losses it gives, how it is validated. The loop owns everything
 else: device and precision (through accelerate), thread count, random state, schedule, checkpoints, the choice of
-weights, the curve. Batches depend on seed and epoch alone and the rest of the random state lies in the checkpoint, so a run that
-was killed and started again ends, on a CPU, with the same bytes as one that was not.
+weights, the curve. Batches depend on seed and epoch alone and the rest of the random state lies in the checkpoint, so
+a run that was killed and started again ends, on a CPU, with the same bytes as one that was not.
 """
 
 import csv
