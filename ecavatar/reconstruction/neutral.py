@@ -70,7 +70,8 @@ def align_to_zero_pose(
 
     Args:
         method: `procrustes` uses that both meshes have one topology (exact, closed form); `icp`, the paper's, matches
-            the same regions to the nearest surface, starting with the centres on each other.
+            the same regions to the nearest surface, starting from the fitted head rotation (from far away it would
+            end in local minima).
     """
     posed, neutral = (
         posed_vertices(model, reconstruction),
@@ -81,7 +82,8 @@ def align_to_zero_pose(
         registration = register_points(posed[rigid], neutral[rigid])
     else:
         start = np.eye(4)
-        start[:3, 3] = neutral.mean(axis=0) - posed.mean(axis=0)
+        start[:3, :3] = reconstruction.rotation.T
+        start[:3, 3] = (neutral - posed @ reconstruction.rotation).mean(axis=0)
         registration = iterative_closest_point(posed[rigid], neutral, model.asset.faces, initial=start)
     return Alignment(
         vertices=apply_transform(registration.transform, posed),
