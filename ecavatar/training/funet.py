@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,14 +11,19 @@ from torch import Tensor, nn
 
 from ecavatar.config import FuNetSettings
 from ecavatar.errors import DataError, ShapeError
-from ecavatar.face.model import FaceModel
+from ecavatar.face.model import FaceAsset, FaceModel
 from ecavatar.face.regions import FusionRegions, fusion_regions
 from ecavatar.models.funet import FuNet, FusionLoss, blend
-from ecavatar.training.pairs import FacePairs, FacePool
+from ecavatar.storage.files import atomic_path
+from ecavatar.storage.shards import input_hash
+from ecavatar.training.loop import figures_of, fixed_threads, seeded_torch, train, write_curve
+from ecavatar.training.pairs import FacePairs, FacePool, pairs_fingerprint, read_pairs
+from ecavatar.training.weights import save_weights
 from ecavatar.vocateeth.dataset import VocaTeeth
 
 _EXAMPLES = 256  # pairs that set the normalisation
 _CHUNK = 32  # validation pairs fused at a time
+_LARGEST_M = 1.0  # no vertex of a head in metres lies further from the origin
 
 
 @dataclass(kw_only=True, eq=False)
@@ -175,13 +180,55 @@ def funet_objective(training: MeshPairs, validation: MeshPairs, settings: FuNetS
     return objective
 
 
-def final_figures(state_rows: Sequence[dict[str, float]], epoch: int) -> dict[str, Any]:
-    """The validation figures of one epoch of a curve."""
-    row = next(row for row in state_rows if row["epoch"] == epoch)
-    return {name: value for name, value in row.items() if name.startswith("val_")}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FuNetSources:
+    """What FuNet is trained from."""
+
+    face_model: Path
+    vocateeth: Path
+    pool: Path
+    """Reconstructed emotional faces, part-*.parquet."""
+    pairs: Path
 
 
-_LARGEST_M = 1.0
+def fit_funet(
+    sources: FuNetSources, settings: FuNetSettings, seed: int, *, out: Path, curve: Path, checkpoint: Path
+) -> dict[str, float]:
+    """Train FuNet and write weights and curve.
+
+    Args:
+        sources: inputs.
+        settings: section `funet`.
+        seed: of params.yaml.
+        out: directory for model.*; appears whole.
+        curve: csv, one row an epoch.
+        checkpoint: file to resume from; removed at the end.
+
+    Returns:
+        Validation figures of the chosen epoch.
+
+    Raises:
+        EcavatarError: a source is missing or does not fit, or training cannot go on.
+    """
+    asset = FaceAsset.load(sources.face_model)
+    teeth, pool = VocaTeeth.open(sources.vocateeth), FacePool.open(sources.pool)
+    pool.require_basis(sources.pool, asset.basis)
+    pairs = read_pairs(sources.pairs, teeth)
+    data_hash = input_hash(
+        teeth.fingerprint(), pairs_fingerprint(sources.pairs), sources.pool, sources.face_model, settings
+    )
+    face_model = FaceModel(asset)
+    with fixed_threads(settings.training.threads), seeded_torch(seed, "funet", "weights"):
+        meshes = {name: load_mesh_pairs(teeth, pool, split, face_model) for name, split in pairs.items()}
+        objective = funet_objective(meshes["train"], meshes["validation"], settings)
+        state = train(objective, settings.training, seed=seed, data_hash=data_hash, checkpoint=checkpoint)
+    figures = figures_of(state)
+    facts = {"topology": asset.topology, "basis": asset.basis, "data_hash": data_hash, "epoch": state.best_epoch}
+    with atomic_path(out) as directory:
+        save_weights(directory, objective.module.network, facts | {"figures": figures})
+    write_curve(curve, state.rows)
+    checkpoint.unlink(missing_ok=True)
+    return figures
 
 
 def _largest(fused: Tensor, reference: Tensor, region: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def train(
     if not len(objective):
         raise TrainingError(f"{objective.name}: the training set is empty.")
     digest = input_hash(objective.name, settings, seed, data_hash)
-    with _threads(settings.threads), seeded_torch(seed, objective.name, "training"):
+    with fixed_threads(settings.threads), seeded_torch(seed, objective.name, "training"):
         run = _Run(objective, settings, seed)
         run.resume(checkpoint, digest)
         while run.state.epoch < settings.epochs:
@@ -102,12 +102,29 @@ def train(
 
 
 @contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """Torch's CPU threads set to `count`, and put back afterwards: the last bits of sums depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def seeded_torch(seed: int, *names: object) -> Iterator[None]:
     """Torch's global generators seeded for the use called `names`, and put back as they were afterwards."""
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derived_seed(seed, *names))
         yield
+
+
+def figures_of(state: TrainingState) -> dict[str, float]:
+    """The validation figures of the chosen epoch."""
+    row = next(row for row in state.rows if row["epoch"] == state.best_epoch)
+    return {name: value for name, value in row.items() if name.startswith("val_")}
 
 
 def write_curve(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -265,16 +282,6 @@ def _accelerator(settings: TrainingSettings) -> Any:
     if accelerator.num_processes > 1:
         raise ConfigError("training runs in one process. Start it without torchrun or accelerate launch.")
     return accelerator
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """How SelfTalk is trained: clips with their sound, the frozen recogniser's opinion, and the losses' weights."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ecavatar.config import SelfTalkSettings
 from ecavatar.corpora.vocaset import Vocaset
 from ecavatar.errors import DataError
+from ecavatar.face.model import FaceAsset
 from ecavatar.models.selftalk import (
     LipMotion,
     LipReadingInterpreter,
@@ -25,6 +27,10 @@ from ecavatar.models.selftalk import (
 from ecavatar.speech.audio import SPEECH_RATE, normalise, resample
 from ecavatar.speech.encoder import SpeechEncoder
 from ecavatar.speech.recogniser import CtcRecogniser
+from ecavatar.storage.files import atomic_path
+from ecavatar.storage.shards import input_hash
+from ecavatar.training.loop import figures_of, fixed_threads, seeded_torch, train, write_curve
+from ecavatar.training.weights import save_weights
 from ecavatar.vocateeth.dataset import VocaTeeth
 
 logger = logging.getLogger(__name__)
@@ -273,10 +279,59 @@ def selftalk_objective(
     return SelfTalkObjective(module=system, clips=clips, validation=validation, blank=recogniser.blank)
 
 
-def selftalk_facts(objective: SelfTalkObjective, tags: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts for the weights file: tags given by the caller, clip counts, baselines."""
-    counts = {"train_clips": len(objective.clips), "validation_clips": len(objective.validation)}
-    return dict(tags) | counts | objective.baselines
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfTalkSources:
+    """What SelfTalk is trained from."""
+
+    face_model: Path
+    vocaset: Path
+    """The raw corpus, for its sound."""
+    vocateeth: Path
+    hubert: Path
+    """A transformers directory: encoder, and recogniser with its letters."""
+
+
+def fit_selftalk(
+    sources: SelfTalkSources, settings: SelfTalkSettings, seed: int, *, out: Path, curve: Path, checkpoint: Path
+) -> dict[str, float]:
+    """Train SelfTalk and write weights, curve and, apart, the interpreter.
+
+    Args:
+        sources: inputs.
+        settings: section `selftalk`.
+        seed: of params.yaml.
+        out: directory for model.* (the animator) and interpreter.*; appears whole.
+        curve: csv, one row an epoch.
+        checkpoint: file to resume from; removed at the end.
+
+    Returns:
+        Validation figures of the chosen epoch and the baselines' LVE.
+
+    Raises:
+        EcavatarError: a source is missing or does not fit, or training cannot go on.
+    """
+    asset = FaceAsset.load(sources.face_model)
+    teeth, vocaset = VocaTeeth.open(sources.vocateeth), Vocaset.open(sources.vocaset)
+    teeth.require_topology(asset.topology)
+    data_hash = input_hash(teeth.fingerprint(), sources.hubert, sources.vocaset / "raw_audio_fixed.pkl", settings)
+    with fixed_threads(settings.training.threads), seeded_torch(seed, "selftalk", "weights"):
+        objective = selftalk_objective(
+            load_clips(teeth, vocaset, "train"),
+            load_clips(teeth, vocaset, "val"),
+            SpeechEncoder.load(sources.hubert, frozen="all" if settings.encoder == "frozen" else "conv"),
+            CtcRecogniser.load(sources.hubert),
+            asset.regions["lips"],
+            settings,
+        )
+        state = train(objective, settings.training, seed=seed, data_hash=data_hash, checkpoint=checkpoint)
+    figures = objective.baselines | figures_of(state)
+    facts = {"topology": asset.topology, "fps": teeth.fps, "data_hash": data_hash, "epoch": state.best_epoch}
+    with atomic_path(out) as directory:
+        save_weights(directory, objective.module.animator, facts | {"figures": figures})
+        save_weights(directory, objective.module.interpreter, facts, stem="interpreter")
+    write_curve(curve, state.rows)
+    checkpoint.unlink(missing_ok=True)
+    return figures
 
 
 def _lip_error(predicted: Sequence[Tensor], truths: Sequence[Tensor]) -> float:
