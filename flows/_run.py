@@ -7,13 +7,15 @@ own for the life of the process. DVC decides what runs; Prefect runs it; neither
 
 import argparse
 import functools
+import hashlib
 import inspect
 import logging
 import os
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +29,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from ecavatar.config import Params, ProfileSettings, load_params
 from ecavatar.errors import ConfigError, EcavatarError
+from ecavatar.storage.files import atomic_path, clean_stale
+from flows.paths import ProfilePaths
 
 DONE, BUG, MISTAKE = 0, 1, 2
 """Exit codes: finished; a defect of ours; something the user can put right."""
@@ -115,6 +119,46 @@ def refuse_inside_stage() -> None:
         )
 
 
+# --- what a killed attempt leaves -------------------------------------------------------------------------------------
+
+RESUMED: Mapping[str, Callable[[ProfilePaths], Path]] = {
+    "reconstruct_faces": lambda paths: paths.faces,
+    "train_selftalk": lambda paths: paths.checkpoints,
+    "train_funet": lambda paths: paths.checkpoints,
+}
+"""Stages that go on where a killed attempt stopped, and the directory with its unfinished work."""
+
+
+def forget_outdated_attempts(stage: str, profile: str, root: Path = Path()) -> None:
+    """Drop unfinished work that other code made: a shard's or checkpoint's hash covers data and settings, not code.
+
+    Half-written temporaries go in any case. The code of the last attempt is remembered in .cache/, outside all outputs,
+    so that an edit which changes no result changes no byte.
+    """
+    if stage not in RESUMED:
+        return
+    directory = root / RESUMED[stage](ProfilePaths(profile))
+    record = root / ".cache" / "attempts" / f"{stage}@{profile}"
+    code = source_fingerprint()
+    if not record.is_file() or record.read_text() != code:
+        shutil.rmtree(directory, ignore_errors=True)
+        with atomic_path(record) as temporary:
+            temporary.write_text(code)
+    for part in [directory, *(path for path in directory.rglob("*") if path.is_dir())]:
+        clean_stale(part)
+
+
+def source_fingerprint() -> str:
+    """A hash of all code of ours and of the pinned versions of all code of others."""
+    root = Path(__file__).resolve().parent.parent
+    files = [path for room in ("ecavatar", "flows") for path in (root / room).rglob("*.py")]
+    digest = hashlib.sha256()
+    for path in sorted([*files, *root.glob("requirements*.lock")]):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
 # --- command line --------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +206,7 @@ def guarded(work: Callable[[], None], label: str) -> int:
 def _run_stage(flow: Flow, label: str, options: dict[str, str]) -> None:
     _prepare_logging()
     params().profile(options["profile"])  # a wrong params.yaml is told before any server starts
+    forget_outdated_attempts(flow.name, options["profile"])
     started = time.monotonic()
     print(f"{label}: started", flush=True)
     runner = ThreadPoolTaskRunner(max_workers=_options.workers)
