@@ -7,7 +7,6 @@ part of it: their licence allows no redistribution.
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ecavatar.emolib.card import card_text
 from ecavatar.emolib.schema import SCHEMA_VERSION, SPLITS, EmolibInfo, schema
@@ -44,7 +43,7 @@ def write_emolib(directory: Path, faces: pa.Table, *, topology: str, basis: str,
     )
     with atomic_path(directory) as temporary:
         for split in SPLITS:
-            part = table.filter(pc.equal(table["split"], split))
+            part = table.filter(pa.array([name == split for name in table["split"].to_pylist()]))
             if part.num_rows:
                 write_table(temporary / _data_file(split), part, {"topology": topology, "basis": basis})
         write_json(temporary / INFO, _info_json(info))
@@ -93,7 +92,7 @@ def _rows(faces: pa.Table, topology: str, basis: str) -> pa.Table:
         raise DataError(
             "Emolib needs at least one face; every image was rejected, see the rejects of the stages before."
         )
-    if len(pc.unique(faces["item_id"])) != faces.num_rows:
+    if len(faces["item_id"].unique()) != faces.num_rows:
         raise DataError("an item_id occurs twice among the faces; select the images again.")
     if unknown := sorted(set(faces["split"].unique().to_pylist()) - set(SPLITS)):
         raise DataError(f"unknown split {', '.join(map(str, unknown))}; expected {' or '.join(SPLITS)}.")

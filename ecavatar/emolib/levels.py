@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float, Int
 
 from ecavatar.emotion import LEVELS, Emotion
 from ecavatar.errors import DataError
@@ -25,7 +26,7 @@ class LevelBounds:
     second_cut: float
     highest: float
 
-    def level(self, arousal: np.ndarray) -> np.ndarray:
+    def level(self, arousal: Float[np.ndarray, " values"]) -> Int[np.ndarray, " values"]:
         """Level 1, 2 or 3 of each value.
 
         Raises:
@@ -39,7 +40,7 @@ class LevelBounds:
         return (1 + (arousal >= self.first_cut) + (arousal >= self.second_cut)).astype(np.int8)
 
 
-def equal_thirds(arousal: np.ndarray) -> LevelBounds:
+def equal_thirds(arousal: Float[np.ndarray, " values"]) -> LevelBounds:
     """The paper's rule: cut [lowest, highest] into three intervals of equal width.
 
     Raises:
@@ -53,16 +54,16 @@ def equal_thirds(arousal: np.ndarray) -> LevelBounds:
     return LevelBounds(lowest=lowest, first_cut=lowest + width, second_cut=lowest + 2 * width, highest=highest)
 
 
-def is_usable(annotations: pd.DataFrame) -> pd.Series:
+def is_usable(annotations: pd.DataFrame) -> Bool[np.ndarray, " rows"]:
     """Which rows have one of the eight categories and an annotated arousal.
 
     Codes 8 (none), 9 (uncertain) and 10 (non-face), and arousal -2, never reach the minimum and maximum.
     """
-    has_category = annotations["emotion_code"].isin([int(e) for e in Emotion])
-    return has_category & annotations["arousal"].notna() & (annotations["arousal"] != NOT_ANNOTATED)
+    codes, arousal = annotations["emotion_code"].to_numpy(), annotations["arousal"].to_numpy(np.float64)
+    return np.isin(codes, [int(e) for e in Emotion]) & ~np.isnan(arousal) & (arousal != NOT_ANNOTATED)
 
 
-def arousal_levels(annotations: pd.DataFrame) -> tuple[pd.Series, dict[Emotion, LevelBounds]]:
+def arousal_levels(annotations: pd.DataFrame) -> tuple[Int[np.ndarray, " rows"], dict[Emotion, LevelBounds]]:
     """The level of each row, and where each category's arousal was cut.
 
     Args:
@@ -73,9 +74,9 @@ def arousal_levels(annotations: pd.DataFrame) -> tuple[pd.Series, dict[Emotion, 
     """
     if not is_usable(annotations).all():
         raise DataError("rows without category or arousal have no level; keep the rows for which `is_usable` is true.")
-    levels = pd.Series(0, index=annotations.index, dtype=np.int8)
-    bounds: dict[Emotion, LevelBounds] = {}
-    for code, arousal in annotations.groupby("emotion_code")["arousal"]:
-        bounds[Emotion(int(code))] = cut = equal_thirds(arousal.to_numpy())
-        levels.loc[arousal.index] = cut.level(arousal.to_numpy())
+    codes, arousal = annotations["emotion_code"].to_numpy(), annotations["arousal"].to_numpy(np.float64)
+    bounds = {Emotion(code): equal_thirds(arousal[codes == code]) for code in np.unique(codes).tolist()}
+    levels = np.zeros(len(annotations), np.int8)
+    for emotion, cut in bounds.items():
+        levels[codes == emotion] = cut.level(arousal[codes == emotion])
     return levels, bounds

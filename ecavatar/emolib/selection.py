@@ -5,7 +5,7 @@ its place to the next one of the same draw, so a corrupt file costs nothing but 
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,15 +77,12 @@ def select(
     Raises:
         DataError: no row has both a category and an arousal.
     """
-    usable = annotations[is_usable(annotations)].sort_values("source_id").reset_index(drop=True)
+    usable = annotations.loc[is_usable(annotations)].sort_values(by="source_id").reset_index(drop=True)
     if usable.empty:
         raise DataError(f"none of {len(annotations)} annotated images has one of the eight categories and an arousal.")
     usable["level"], bounds = arousal_levels(usable)
     lottery = _Lottery(usable, root, check)
-    cells = {
-        (emotion, level): stream(seed, "select", emotion.label, level).permutation(rows)
-        for (emotion, level), rows in _cells(usable).items()
-    }
+    cells = {name: stream(seed, "select", name).permutation(rows) for name, rows in _cells(usable).items()}
     drawn = lottery.draw(cells, settings.per_level)
     others = np.setdiff1d(np.flatnonzero(usable["emotion_code"] != Emotion.NEUTRAL), lottery.seen)
     pool = lottery.draw({"pool": stream(seed, "select", "pool").permutation(others)}, settings.pool)["pool"]
@@ -108,10 +105,10 @@ class _Lottery:
         self.hashes: dict[str, int] = {}
         self.hash_of: dict[int, str] = {}
 
-    def draw(self, cells: Mapping[Hashable, np.ndarray], wanted: int) -> dict[Hashable, list[int]]:
+    def draw(self, cells: Mapping[str, np.ndarray], wanted: int) -> dict[str, list[int]]:
         """Up to `wanted` usable rows of each cell, in the cell's order; the same for any way of checking."""
         queues = {cell: list(map(int, rows)) for cell, rows in cells.items()}
-        drawn: dict[Hashable, list[int]] = {cell: [] for cell in cells}
+        drawn: dict[str, list[int]] = {cell: [] for cell in cells}
         while True:
             turn = [(cell, row) for cell, queue in queues.items() for row in _taken(queue, wanted - len(drawn[cell]))]
             if not turn:
@@ -152,40 +149,42 @@ def _taken(queue: list[int], count: int) -> list[int]:
     return head
 
 
-def _cells(usable: pd.DataFrame) -> dict[tuple[Emotion, int], np.ndarray]:
-    groups = usable.groupby(["emotion_code", "level"]).indices
-    return {(Emotion(int(code)), int(level)): rows for (code, level), rows in sorted(groups.items())}
+def _cell(emotion: Emotion, level: int) -> str:
+    return f"{emotion.label}_{level}"
 
 
-def _listed(usable: pd.DataFrame, lottery: _Lottery, drawn: Mapping[Hashable, list[int]]) -> pd.DataFrame:
+def _cells(usable: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Rows of each category and level that has any."""
+    codes, levels = usable["emotion_code"].to_numpy(), usable["level"].to_numpy()
+    pairs = sorted(set(zip(codes.tolist(), levels.tolist(), strict=True)))
+    return {_cell(Emotion(c), level): np.flatnonzero((codes == c) & (levels == level)) for c, level in pairs}
+
+
+def _listed(usable: pd.DataFrame, lottery: _Lottery, drawn: Mapping[str, list[int]]) -> pd.DataFrame:
     """The drawn rows as a list of `COLUMNS`."""
-    ids = {
-        row: f"{cell}_{place:06d}" if isinstance(cell, str) else f"{cell[0].label}_{cell[1]}_{place:04d}"
-        for cell, rows in drawn.items()
-        for place, row in enumerate(rows)
-    }
+    ids = {row: f"{cell}_{place:06d}" for cell, rows in drawn.items() for place, row in enumerate(rows)}
     table = usable.loc[list(ids)].rename(columns={name: f"{name}_px" for name in _BOX})
     table["item_id"] = list(ids.values())
     table["emotion"] = [Emotion(int(code)).label for code in table["emotion_code"]]
     table["content_sha256"] = [lottery.hash_of[row] for row in ids]
-    return table[list(COLUMNS)].sort_values("item_id").reset_index(drop=True)
+    return table[list(COLUMNS)].sort_values(by="item_id").reset_index(drop=True)
 
 
 def _level_facts(
     annotations: pd.DataFrame,
     usable: pd.DataFrame,
     bounds: Mapping[Emotion, LevelBounds],
-    drawn: Mapping[Hashable, list[int]],
+    drawn: Mapping[str, list[int]],
 ) -> dict[str, object]:
-    available = usable.groupby(["emotion_code", "level"]).size()
+    available = {cell: len(rows) for cell, rows in _cells(usable).items()}
     return {
         "annotated": len(annotations),
         "usable": len(usable),
         "emotions": {
             emotion.label: {
                 "arousal": asdict(cut),
-                "available": {str(level): int(available.get((int(emotion), level), 0)) for level in LEVELS},
-                "drawn": {str(level): len(drawn.get((emotion, level), [])) for level in LEVELS},
+                "available": {str(level): available.get(_cell(emotion, level), 0) for level in LEVELS},
+                "drawn": {str(level): len(drawn.get(_cell(emotion, level), [])) for level in LEVELS},
             }
             for emotion, cut in sorted(bounds.items())
         },

@@ -321,7 +321,7 @@ class _Problem:
         derivatives = self.model.derivatives(state.coefficients, state.jaw)
         jacobian[:, :, CAMERA_UNKNOWNS:] = (state.scale * state.rotation) @ derivatives
         jacobian *= self.weight[:, None]
-        flat = jacobian.reshape(-1, jacobian.shape[2])
+        flat = jacobian.reshape(-1, jacobian.shape[-1])
         missed = ((turned + state.translation - self.target) * self.weight).ravel()
         hessian, gradient = flat.T @ flat, flat.T @ missed
         hessian[CAMERA_UNKNOWNS:, CAMERA_UNKNOWNS:] += self.precision

@@ -31,7 +31,8 @@ from ecavatar.reconstruction.images import (
 )
 
 if TYPE_CHECKING:
-    from mediapipe.tasks.python import vision
+    from mediapipe.tasks.python.vision.face_landmarker import FaceLandmarker as MediaPipeLandmarker
+    from mediapipe.tasks.python.vision.face_landmarker import FaceLandmarkerResult
 
 LANDMARKS = 478
 BLENDSHAPES = ("_neutral", *(name for name in ARKIT_NAMES if name != "tongueOut"))
@@ -149,7 +150,7 @@ class FaceLandmarker:
             blendshapes=np.array([score.score for score in result.face_blendshapes[0]]),
         )
 
-    def _detect_once(self, image: Rgb) -> "vision.FaceLandmarkerResult":
+    def _detect_once(self, image: Rgb) -> "FaceLandmarkerResult":
         import mediapipe
 
         packet = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image))
@@ -157,7 +158,7 @@ class FaceLandmarker:
             return self._landmarker.detect(packet)
 
 
-def _create(path: Path) -> "vision.FaceLandmarker":
+def _create(path: Path) -> "MediaPipeLandmarker":
     try:
         from mediapipe.tasks.python import BaseOptions, vision
     except (ImportError, OSError) as error:

@@ -148,7 +148,7 @@ def _fitted_values(fitted: Fitted) -> tuple[object, ...]:
     )
 
 
-def _vectors(rows: Sequence[np.ndarray], width: int) -> pa.Array:
+def _vectors(rows: Sequence[object], width: int) -> pa.Array:
     return vector_column(np.array(rows, np.float32).reshape(len(rows), width))
 
 
