@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ecavatar.config import FuNetSettings
-from ecavatar.errors import DataError, ShapeError
+from ecavatar.errors import DataError
 from ecavatar.face.model import FaceAsset, FaceModel
 from ecavatar.face.regions import FusionRegions, fusion_regions
 from ecavatar.models.funet import FuNet, FusionLoss, blend
@@ -155,13 +155,13 @@ def funet_objective(training: MeshPairs, validation: MeshPairs, settings: FuNetS
     """The objective with a new network; draws its weights from torch's generator (see `loop.seeded_torch`).
 
     Raises:
-        ShapeError: a mesh is not finite or not in metres.
+        DataError: a mesh is not finite or not in metres.
     """
     asset = training.face_model.asset
     for name, lips in (("training", training.lips), ("validation", validation.lips)):
         largest = float(lips.abs().max())
         if not largest < _LARGEST_M:
-            raise ShapeError(f"{name} meshes reach {largest:g} m, expected a head in metres. Check VOCATeeth.")
+            raise DataError(f"{name} meshes reach {largest:g} m, expected a head in metres. Check VOCATeeth.")
     network = FuNet(
         n_vertices=asset.n_vertices, channels=settings.channels, hidden=settings.hidden, residual=settings.residual
     )

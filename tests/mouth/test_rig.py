@@ -50,7 +50,7 @@ def test_motion_across_the_face_and_of_the_whole_head_changes_nothing(small_face
     frame = jaw_turned(small_face, rig, 0.15)
     sideways = frame.copy()
     sideways[rig.chin] += 0.01 * rig.axes[0]
-    moved = np.stack([frame, sideways, frame + [0.1, -0.2, 0.3]])
+    moved = np.stack([frame, sideways, frame + np.array([0.1, -0.2, 0.3])])
     np.testing.assert_allclose(rig.angles(moved), 0.15, atol=1e-9)
 
 
@@ -74,8 +74,10 @@ def test_axes_are_orthonormal_and_point_left_up_and_forward(small_face):
 def test_p_is_on_the_middle_of_the_chin_and_q_below_the_left_ear_off_the_jaw(small_face):
     p, q = chin_vertex(small_face), ear_vertex(small_face)
     template = small_face.template
-    assert p in small_face.regions["C"] and abs(template[p, 0]) < 0.01
-    assert template[q, 1] < template[small_face.regions["left_ear"], 1].min() and template[q, 0] > 0.03
+    assert p in small_face.regions["C"]
+    assert abs(template[p, 0]) < 0.01
+    assert template[q, 1] < template[small_face.regions["left_ear"], 1].min()
+    assert template[q, 0] > 0.03
     assert small_face.skinning[q, 2] == 0
 
 
