@@ -21,6 +21,7 @@ from ecavatar.reconstruction.images import read_image
 from ecavatar.reconstruction.landmarks import FaceLandmarker
 from ecavatar.speech.audio import SPEECH_RATE, read_audio
 from ecavatar.speech.track import EmotionTrack
+from ecavatar.speech.track_table import track_clips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,6 +82,4 @@ def _track(
 ) -> EmotionTrack:
     if label is not None:
         return constant_track(label, len(samples) / SPEECH_RATE)
-    from ecavatar.speech.emotion import track_clips  # funasr takes long to import
-
-    return track_clips(emotion2vec, {"clip": samples}, settings)["clip"]
+    return track_clips(emotion2vec, {"clip": samples}, settings.window_seconds)["clip"]

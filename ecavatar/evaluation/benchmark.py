@@ -19,7 +19,7 @@ from ecavatar.evaluation.protocol import CORPORA, Corpus, SpokenClip, spoken_cli
 from ecavatar.evaluation.scoring import ClipFacts, ClipScore, compare, rounded, score_clip, score_table, summarise
 from ecavatar.evaluation.truth import acted_truth, correlation, region_displacements, vocaset_truth
 from ecavatar.face.model import FaceAsset, FaceModel
-from ecavatar.speech.track import read_tracks
+from ecavatar.speech.track_table import read_tracks
 from ecavatar.storage.files import atomic_path, write_json
 from ecavatar.storage.parquet import read_table, vector_array
 from ecavatar.storage.shards import read_shards
