@@ -44,7 +44,10 @@ def code_deps(module: str, stage: str) -> list[str]:
     if not path.is_file():
         raise ConfigError(f"dvc.yaml names flows.{module}, and {path.relative_to(ROOT)} does not exist.")
     found = {path}
-    waiting = list(_reached_from(path, stage))
+    nodes = reached_code(module, stage)
+    imports = _top_level(_tree(path))[1]
+    waiting = [imports[node.id] for node in nodes if isinstance(node, ast.Name) and node.id in imports]
+    waiting += [file for node in nodes if isinstance(node, ast.stmt) for file in _targets(node).values()]
     while waiting:
         file = waiting.pop()
         if file not in found:
@@ -137,25 +140,24 @@ def _imported(path: Path) -> Iterable[Path]:
     return {file for node in ast.walk(_tree(path)) if isinstance(node, ast.stmt) for file in _targets(node).values()}
 
 
-def _reached_from(path: Path, stage: str) -> Iterable[Path]:
-    """Files that the function `stage`, and what it uses in its module, name."""
-    definitions, imports = _top_level(_tree(path))
+def reached_code(module: str, stage: str) -> list[ast.AST]:
+    """Syntax nodes of the function `stage` in flows/`module`.py and of everything in that module that it uses.
+
+    Raises:
+        ConfigError: the module has no function of that name.
+    """
+    path = ROOT / "flows" / f"{module}.py"
+    definitions, _ = _top_level(_tree(path))
     if stage not in definitions:
         raise ConfigError(f"dvc.yaml runs stage {stage!r}, and {path.name} defines no function of that name.")
-    seen, waiting, files = set(), [stage], set()
+    seen: dict[str, list[ast.AST]] = {}
+    waiting = [stage]
     while waiting:
         name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        if name in imports:
-            files.add(imports[name])
-        for node in ast.walk(definitions[name]) if name in definitions else ():
-            if isinstance(node, ast.Name):
-                waiting.append(node.id)
-            elif isinstance(node, ast.stmt):
-                files.update(_targets(node).values())
-    return files
+        if name in definitions and name not in seen:
+            seen[name] = list(ast.walk(definitions[name]))
+            waiting.extend(node.id for node in seen[name] if isinstance(node, ast.Name))
+    return [node for nodes in seen.values() for node in nodes]
 
 
 def _top_level(tree: ast.Module) -> tuple[dict[str, ast.stmt], dict[str, Path]]:

@@ -1,0 +1,126 @@
+"""Laws of the command line: what it says about this machine and about the user's files, and how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ecavatar import assets
+from ecavatar.cli import app
+from ecavatar.errors import AssetMissingError, ConfigError, DataError
+from ecavatar.storage.files import read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def ecavatar(*arguments, cwd=ROOT):
+    command = [sys.executable, "-m", "ecavatar.cli", *map(str, arguments)]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_doctor_says_what_is_missing_what_needs_it_and_what_works_without(tmp_path):
+    done = CliRunner().invoke(app, ["doctor", "--data", str(tmp_path)])
+    assert done.exit_code == 0
+    line = next(line for line in done.stdout.splitlines() if line.strip().startswith("hubert"))
+    for part in ("missing", "train_selftalk", "small HuBERT", "ecavatar assets add hubert"):
+        assert part in line
+    assert "torch" in done.stdout
+
+
+def test_doctor_speaks_json(tmp_path):
+    done = CliRunner().invoke(app, ["doctor", "--json", "--data", str(tmp_path)])
+    report = json.loads(done.stdout)
+    assert set(report) == {"machine", "packages", "libraries", "assets", "profiles"}
+    assert {asset["kind"] for asset in report["assets"]} == {asset.kind for asset in assets.ASSETS}
+    assert not any(asset["is_found"] for asset in report["assets"])
+    assert report["profiles"]["full"].startswith("lacks ")
+
+
+def test_every_command_shows_help_with_an_example():
+    for command in (["doctor"], ["assets", "list"], ["assets", "add"]):
+        done = CliRunner().invoke(app, [*command, "--help"])
+        assert done.exit_code == 0
+        assert "Example: ecavatar" in done.stdout
+
+
+def test_list_shows_every_asset_with_grantor_and_place(tmp_path):
+    text = CliRunner().invoke(app, ["assets", "list", "--data", str(tmp_path)]).stdout
+    for asset in assets.ASSETS:
+        assert f"{asset.kind}: missing, {tmp_path / asset.path}" in text
+        assert asset.grantor in text
+
+
+def model_folder(path):
+    path.mkdir()
+    (path / "config.json").write_text("{}")
+    (path / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+def test_an_added_folder_is_copied_and_recorded(tmp_path):
+    source, data = model_folder(tmp_path / "download"), tmp_path / "data"
+    done = CliRunner().invoke(app, ["assets", "add", "hubert", str(source), "--data", str(data)])
+    assert done.exit_code == 0
+    assert (data / "assets/hubert/model.safetensors").read_bytes() == b"weights"
+    record = read_json(data / "assets/hubert.asset.json")
+    assert record["licence"] == "Apache-2.0"
+    assert record["bytes"] == 9
+    assert set(record["files"]) == {"config.json", "model.safetensors"}
+    assert "hubert: found" in CliRunner().invoke(app, ["assets", "list", "--data", str(data)]).stdout
+
+
+def test_adding_again_replaces_the_whole_folder(tmp_path):
+    source = model_folder(tmp_path / "download")
+    first = assets.add_asset("hubert", source, tmp_path / "data")
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    assert assets.add_asset("hubert", source, tmp_path / "data") == first
+    assert sorted(path.name for path in first.iterdir()) == ["config.json", "pytorch_model.bin"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "text"),
+    [
+        ("hubrt", ConfigError, "unknown kind 'hubrt'; expected one of: affectnet"),
+        ("vocaset", ConfigError, "put the folder at"),
+        ("flame", ConfigError, "lacks the converter"),
+        ("face-model", DataError, "not a face model in our schema"),
+        ("hubert", DataError, "is not a folder"),
+    ],
+)
+def test_what_cannot_be_added_is_refused_with_the_next_step_and_nothing_is_written(tmp_path, kind, error, text):
+    source = tmp_path / "file"
+    source.write_bytes(b"something")
+    with pytest.raises(error, match=text):
+        assets.add_asset(kind, source, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_incomplete_folder_is_refused(tmp_path):
+    source = model_folder(tmp_path / "download")
+    (source / "config.json").unlink()
+    with pytest.raises(DataError, match=r"lacks config\.json"):
+        assets.add_asset("hubert", source, tmp_path / "data")
+    with pytest.raises(AssetMissingError, match="not found"):
+        assets.add_asset("hubert", tmp_path / "none", tmp_path / "data")
+
+
+def test_a_known_flame_file_is_recognised(tmp_path, monkeypatch):
+    source = tmp_path / "generic_model.pkl"
+    source.write_bytes(b"x")
+    digest = "efcd14cc4a69f3a3d9af8ded80146b5b6b50df3bd74cf69108213b144eba725b"
+    monkeypatch.setattr(assets, "sha256_file", lambda path: digest)
+    with pytest.raises(ConfigError, match=r"recognised as FLAME 2020 generic_model\.pkl"):
+        assets.add_asset("flame", source, tmp_path / "data")
+
+
+def test_mistakes_end_with_2_and_one_message(tmp_path):
+    done = ecavatar("assets", "add", "hubert", tmp_path / "none")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert ecavatar("assets", "add").returncode == 2
+    assert ecavatar("fly").returncode == 2
