@@ -21,8 +21,8 @@ def read_audio(path: Path, rate: int = SPEECH_RATE) -> NDArray[np.float32]:
     """The sound of `path`, mono, resampled to `rate`.
 
     Args:
-        path: wav, flac, ogg, aiff or au (read by libsndfile); any other sound or video file is decoded by the ffmpeg binary
-            of imageio-ffmpeg.
+        path: wav, flac, ogg, aiff or au (read by libsndfile); any other sound or video file is decoded by the ffmpeg
+            binary of imageio-ffmpeg.
         rate: samples per second of the result.
 
     Returns:
@@ -106,7 +106,7 @@ def _read_ffmpeg(path: Path) -> tuple[NDArray[np.float32], int]:
             "-bitexact",
             str(wav),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (fixed binary)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not wav.is_file():
             lines = done.stderr.strip().splitlines()
             reason = lines[-1] if lines else f"ffmpeg ended with {done.returncode}"

@@ -98,14 +98,14 @@ class SpeechEncoder(nn.Module):
     def _check(
         self, samples: Tensor, lengths: Tensor | Sequence[int] | None, frames: int | Sequence[int]
     ) -> tuple[list[int], list[int]]:
-        if samples.ndim != 2:  # noqa: PLR2004
+        if samples.ndim != 2:
             raise ShapeError(f"expected samples (clips, samples), got shape {tuple(samples.shape)}.")
         n_clips, n_samples = samples.shape
         sample_counts = [n_samples] * n_clips if lengths is None else [int(n) for n in lengths]
         frame_counts = [frames] * n_clips if isinstance(frames, int) else [int(n) for n in frames]
         if not len(sample_counts) == len(frame_counts) == n_clips:
             raise ShapeError(
-                f"{n_clips} clips, but {len(sample_counts)} lengths and {len(frame_counts)} frame counts; give one each."
+                f"{n_clips} clips, {len(sample_counts)} lengths and {len(frame_counts)} frame counts; give one each."
             )
         shortest = shortest_clip(self.model.config.conv_kernel, self.model.config.conv_stride)
         if min(sample_counts) < shortest or max(sample_counts) > n_samples:

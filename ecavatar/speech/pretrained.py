@@ -1,7 +1,6 @@
 """Opens transformers checkpoints, local directories and hub ids alike, with one clear error when they are not there."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from ecavatar.errors import AssetMissingError
 
 
-def from_pretrained(loader: Callable[..., Any], source: str | Path, purpose: str) -> Any:  # noqa: ANN401 (any transformers class)
+def from_pretrained(loader: Callable[..., Any], source: str | Path, purpose: str) -> Any:
     """`loader(source)`, without network access when `source` is a directory.
 
     Args:
@@ -23,8 +22,8 @@ def from_pretrained(loader: Callable[..., Any], source: str | Path, purpose: str
     is_directory = Path(source).is_dir()
     if not is_directory and _looks_like_a_path(source):
         raise AssetMissingError(
-            f"{purpose}: no directory {source}. Give a transformers directory (config.json, model.safetensors) or a hub id; "
-            "the sample profile makes its own: `dvc repro`."
+            f"{purpose}: no directory {source}. Give a transformers directory (config.json, model.safetensors) "
+            "or a hub id; the sample profile makes its own: `dvc repro`."
         )
     with _quiet_transformers():
         try:
@@ -33,14 +32,14 @@ def from_pretrained(loader: Callable[..., Any], source: str | Path, purpose: str
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise AssetMissingError(
                 f"{purpose}: {source} cannot be opened as a transformers model ({reason}). "
-                "Expected config.json with model_type hubert or wav2vec2, weights and, for a recogniser, its tokenizer files."
+                "Expected config.json with model_type hubert or wav2vec2, weights and a recogniser's tokenizer files."
             ) from error
 
 
 def _looks_like_a_path(source: str | Path) -> bool:
     if isinstance(source, Path):
         return True
-    return os.path.isabs(source) or source.startswith((".", "~")) or source.count("/") != 1
+    return Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") != 1
 
 
 @contextlib.contextmanager

@@ -19,11 +19,11 @@ from ecavatar.speech.pretrained import from_pretrained
 class CtcRecogniser(nn.Module):
     """HuBERT or wav2vec2 with a CTC head, always in evaluation mode and never trained.
 
-    SelfTalk's teacher: its last hidden states and its own greedy transcript supervise the lip-reading branch, so dropout
-    must stay off in it even while the student trains.
+    SelfTalk's teacher: its last hidden states and its own greedy transcript supervise the lip-reading branch, so
+    dropout must stay off in it even while the student trains.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:  # noqa: ANN401 (a transformers tokenizer)
+    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         """Wraps a transformers `HubertForCTC` or `Wav2Vec2ForCTC` and its letter tokenizer."""
         super().__init__()
         self.model = model.eval().requires_grad_(requires_grad=False)
@@ -41,7 +41,7 @@ class CtcRecogniser(nn.Module):
         model = from_pretrained(AutoModelForCTC.from_pretrained, source, "speech recogniser")
         return cls(model, from_pretrained(AutoTokenizer.from_pretrained, source, "letters of the speech recogniser"))
 
-    def train(self, mode: bool = True) -> "CtcRecogniser":  # noqa: FBT001, FBT002 (torch's signature)
+    def train(self, mode: bool = True) -> "CtcRecogniser":
         """Keeps evaluation mode whatever a surrounding module asks for."""
         del mode
         return super().train(mode=False)
@@ -74,7 +74,7 @@ class CtcRecogniser(nn.Module):
             ShapeError: not one clip, or shorter than one step (400 samples for the published models).
         """
         shortest = shortest_clip(self.model.config.conv_kernel, self.model.config.conv_stride)
-        if samples.ndim != 2 or samples.shape[0] != 1 or samples.shape[1] < shortest:  # noqa: PLR2004
+        if samples.ndim != 2 or samples.shape[0] != 1 or samples.shape[1] < shortest:
             raise ShapeError(
                 f"expected one clip (1, samples) of at least {shortest} samples, got {tuple(samples.shape)}."
             )
