@@ -46,11 +46,13 @@ def write_predictions(path: Path, clips: Iterable[tuple[str, Motion]]) -> None:
     clip_ids = [""] + [clip_id for clip_id, motion in named for _ in range(len(motion.vertices))]
     frames = [-1] + [frame for _, motion in named for frame in range(len(motion.vertices))]
     vertices = np.concatenate([first.template[None], *(motion.vertices for _, motion in named)])
-    table = pa.table({
-        "clip_id": pa.array(clip_ids, pa.string()),
-        "frame": pa.array(frames, pa.int32()),
-        "vertices": mesh_column(vertices.astype(np.float32)),
-    })
+    table = pa.table(
+        {
+            "clip_id": pa.array(clip_ids, pa.string()),
+            "frame": pa.array(frames, pa.int32()),
+            "vertices": mesh_column(vertices.astype(np.float32)),
+        }
+    )
     write_table(path, table, metadata={_FPS: str(first.fps), _TOPOLOGY: first.topology})
 
 

@@ -43,7 +43,9 @@ class BenchmarkSources:
     emotions: Mapping[Corpus, Path]
 
 
-def run_benchmark(sources: BenchmarkSources, settings: BenchmarkSettings, seed: int, *, metrics: Path, per_clip: Path) -> str:
+def run_benchmark(
+    sources: BenchmarkSources, settings: BenchmarkSettings, seed: int, *, metrics: Path, per_clip: Path
+) -> str:
     """Score everything and write metrics.json and per_clip.csv.
 
     Returns:
@@ -85,9 +87,13 @@ def _corpus_scores(corpus: Corpus, sources: BenchmarkSources, asset: FaceAsset) 
         predictions = dict(_predictions(sources.predictions[method], corpus, clips))
         missing = sorted(clips.keys() - predictions.keys()) + sorted(clips.keys() - truth.keys())
         if missing:
-            raise DataError(f"{corpus}: no prediction of {method} or no truth for {', '.join(missing[:5])}. Run `dvc repro`.")
+            raise DataError(
+                f"{corpus}: no prediction of {method} or no truth for {', '.join(missing[:5])}. Run `dvc repro`."
+            )
         for clip_id, clip in clips.items():
-            yield score_clip(_facts(clip), method, predictions[clip_id], truth[clip_id], lips=lips, upper_face=upper_face)
+            yield score_clip(
+                _facts(clip), method, predictions[clip_id], truth[clip_id], lips=lips, upper_face=upper_face
+            )
 
 
 def _predictions(directory: Path, corpus: Corpus, clips: Mapping[str, SpokenClip]) -> Iterator[tuple[str, Motion]]:

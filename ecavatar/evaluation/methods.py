@@ -1,7 +1,7 @@
 """The methods that are compared, each turning a clip into a motion.
 
-`neutral` and `train-mean` need no network and give the numbers a floor; `selftalk` is M_lip alone; the two `ours` are the
-whole chain, with emotion and level from the file name or recognised from the speech.
+`neutral` and `train-mean` need no network and give the numbers a floor; `selftalk` is M_lip alone; the two `ours` are
+the whole chain, with emotion and level from the file name or recognised from the speech.
 """
 
 from typing import Literal
@@ -71,5 +71,3 @@ def animated_motion(
 
 def _frames(clip: SpokenClip, samples: Float[np.ndarray, " samples"]) -> int:
     return max(1, round(len(samples) / SPEECH_RATE * clip.fps))
-
-

@@ -23,9 +23,7 @@ _NOTHING = np.zeros((0, 0, 3), np.uint8)
 
 def draw_emolib(path: Path, faces: pa.Table, asset: FaceAsset, size_px: int) -> None:
     """One Emolib mesh per category and level: the first item by id."""
-    pictures = [
-        [_first_mesh(faces, emotion, level, asset, size_px) for level in LEVELS] for emotion in Emotion
-    ]
+    pictures = [[_first_mesh(faces, emotion, level, asset, size_px) for level in LEVELS] for emotion in Emotion]
     write_sheet(path, pictures, rows=[e.label for e in Emotion], columns=[f"level {level}" for level in LEVELS])
 
 
@@ -49,7 +47,9 @@ def draw_reconstruction(path: Path, faces: pa.Table, affectnet: Path, asset: Fac
     columns: list[list[np.ndarray]] = []
     names = []
     for emotion in Emotion:
-        rows = faces.filter(pc.equal(faces["emotion"], emotion.label)).sort_by([("level", "descending"), ("item_id", "ascending")])
+        rows = faces.filter(pc.equal(faces["emotion"], emotion.label)).sort_by(
+            [("level", "descending"), ("item_id", "ascending")]
+        )
         if rows.num_rows == 0:
             continue
         names.append(emotion.label)

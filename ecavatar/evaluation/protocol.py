@@ -1,7 +1,7 @@
 """What is predicted and measured: the clips of each corpus, whose face speaks, and in which emotion.
 
-VOCASET: the test subjects' own templates, no emotion (LVE). RAVDESS and MEAD: the face is reconstructed from one neutral
-picture of the actor, emotion and level are in the file name (EVE). As in section 5.1 of the paper.
+VOCASET: the test subjects' own templates, no emotion (LVE). RAVDESS and MEAD: the face is reconstructed from one
+neutral picture of the actor, emotion and level are in the file name (EVE). As in section 5.1 of the paper.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,9 @@ def spoken_clips(corpus: Corpus, root: Path) -> list[SpokenClip]:
         DataError: it holds no such clip.
     """
     if not root.is_dir():
-        raise AssetMissingError(f"corpus folder {root} not found. Put {corpus} there as it ships, or run the sample profile.")
+        raise AssetMissingError(
+            f"corpus folder {root} not found. Put {corpus} there as it ships, or run the sample profile."
+        )
     if corpus == "vocaset":
         vocaset = Vocaset.open(root)
         clips = [_vocaset_clip(vocaset, clip) for clip in vocaset.clips if clip.split == "test"]

@@ -40,7 +40,6 @@ class Page:
         findings: sentences on what the numbers show, made from the numbers.
         speech: figures of the stand-in speech models (empty in `full`).
         figures: pictures in reading order.
-        limits: what this profile can and cannot show.
     """
 
     profile: str
@@ -52,14 +51,15 @@ class Page:
     findings: Sequence[str]
     speech: Mapping[str, object]
     figures: Sequence[FigureEntry]
-    limits: Sequence[str]
     published: Sequence[PublishedRow] = ECAVATAR_TABLE_3
 
 
 def write_report(path: Path, page: Page) -> None:
     """Write `page` as one HTML file, whole or not at all."""
     source = resources.files("ecavatar.evaluation").joinpath("report.html.j2").read_text()
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["e5"] = lambda value: f"{value * 1e5:.3g}"
     with atomic_path(path) as temporary:
         temporary.write_text(environment.from_string(source).render(page=page), encoding="utf-8")

@@ -67,9 +67,7 @@ def score_clip(
         if upper_face is None
         else float(emotional_vertex_error(ours, predicted.template, true, truth.template, upper_face).mean())
     )
-    return ClipScore(
-        **asdict(facts), method=method, frames=len(ours), trimmed_frames=trimmed, lve_m2=lve, eve_m2=eve
-    )
+    return ClipScore(**asdict(facts), method=method, frames=len(ours), trimmed_frames=trimmed, lve_m2=lve, eve_m2=eve)
 
 
 def score_table(scores: Iterable[ClipScore]) -> pd.DataFrame:
@@ -79,7 +77,7 @@ def score_table(scores: Iterable[ClipScore]) -> pd.DataFrame:
 
 
 def summarise(table: pd.DataFrame, *, samples: int, seed: int) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """corpus -> method -> metric -> mean, ci95 and counts.
+    """Corpus -> method -> metric -> mean, ci95 and counts.
 
     The mean is pooled over frames (CodeTalker's convention); the interval resamples subjects. Numbers are rounded to
     six significant digits, so that a difference between two commits is a real one.
@@ -112,7 +110,9 @@ def rounded(value: float, digits: int = 6) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def compare(summary: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]], reference: str) -> dict[str, dict[str, float]]:
+def compare(
+    summary: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]], reference: str
+) -> dict[str, dict[str, float]]:
     """Per corpus: each method's mean error as a multiple of the `reference` method's (below 1 is better)."""
     ratios: dict[str, dict[str, float]] = {}
     for corpus, methods in summary.items():

@@ -27,20 +27,6 @@ from ecavatar.storage.rejects import read_rejects
 from ecavatar.storage.shards import read_shards
 from ecavatar.vocateeth.dataset import VocaTeeth
 
-SAMPLE_LIMITS = (
-    "The sample world is synthetic: rendered faces, synthesised voices and rule-made lips, in the originals' file formats. "
-    "It shows that every stage works and that trained methods beat untrained ones; it cannot show the paper's numbers.",
-    "Published rows were measured on licensed corpora with other people's checkpoints; do not compare them with rows above them.",
-    "Faces are fitted to MediaPipe landmarks, not reconstructed by EMICA; the emotional face keeps the speaker's own identity "
-    "(emotional_identity: own), because nine faces per label pair are too few to retrieve a look-alike.",
-    "Two test subjects per corpus: the interval over subjects says little about other people.",
-    "Contempt is left out of emotion recognition: emotion2vec has no such class.",
-)
-FULL_LIMITS = (
-    "EVE needs the true motion of RAVDESS and MEAD. Where it was reconstructed from video it carries that reconstruction's errors.",
-    "Published rows come from the authors' released checkpoints.",
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSources:
@@ -76,14 +62,15 @@ def build_report(sources: ReportSources, settings: ReportSettings, *, dataset: P
         content = Page(
             profile=sources.profile,
             built=_built(facts),
-            counts={name: [levels[str(level)] for level in LEVELS] for name, levels in facts["emolib"]["items"].items()},
+            counts={
+                name: [levels[str(level)] for level in LEVELS] for name, levels in facts["emolib"]["items"].items()
+            },
             table_1={emotion.label: counts for emotion, counts in TABLE_1.items()},
             rejects=[(r["stage"], r["reason"], r["count"]) for r in facts["rejects"]],
             benchmark=_ordered(metrics["errors"]),
             findings=findings(metrics),
             speech=_speech_rows(sources.speech_figures),
             figures=entries,
-            limits=SAMPLE_LIMITS if sources.profile == "sample" else FULL_LIMITS,
         )
         write_report(page, content)
     write_json(dataset, facts)
@@ -97,9 +84,9 @@ def dataset_facts(sources: ReportSources) -> dict:
     teeth = VocaTeeth.open(sources.vocateeth)
     splits = pd.Series([clip.split or "unused" for clip in teeth.clips]).value_counts()
     frames = pd.Series([clip.frames for clip in teeth.clips], index=[clip.split or "unused" for clip in teeth.clips])
-    rejects = pd.concat([
-        read_rejects(path / "rejects.parquet") for path in (sources.selection, sources.faces, sources.vocateeth)
-    ])
+    rejects = pd.concat(
+        [read_rejects(path / "rejects.parquet") for path in (sources.selection, sources.faces, sources.vocateeth)]
+    )
     return {
         "emolib": {
             "items": {
@@ -128,38 +115,47 @@ def dataset_facts(sources: ReportSources) -> dict:
 def findings(metrics: Mapping) -> list[str]:
     """What the numbers show, in sentences that follow from them."""
     errors = metrics["errors"]
-    lines = [_verdict(errors["vocaset"], "lve_m2", "selftalk", other, "VOCASET LVE") for other in ("train-mean", "neutral")]
-    for corpus in ("ravdess", "mead"):
-        lines += [
-            _verdict(errors[corpus], "eve_m2", ours, "neutral", f"{corpus.upper()} EVE")
-            for ours in ("ours-given", "ours-recognised")
-        ]
-    reconstruction = metrics["reconstruction"]
-    weak = ", ".join(reconstruction["weak"]) or "none"
-    lines.append(
-        f"Upper faces reconstructed from pictures correlate {reconstruction['upper_face_correlation']['all']:.2f} with the "
-        f"truth over {reconstruction['n_faces']} faces; categories below 0.5: {weak}."
-    )
-    chin = metrics["chin_angle"]
-    lines.append(
-        f"The chin rule's angle correlates {chin['correlation']:.3f} with the true jaw rotation over {chin['n_frames']} frames."
-    )
-    for corpus, row in metrics["emotion_from_speech"].items():
-        lines.append(
-            f"Emotion recognised from {corpus.upper()} speech: {row['accuracy']:.0%} of {row['n_clips']} clips (chance {row['chance']:.0%})."
-        )
-    return lines
+    lines = [
+        _verdict(errors["vocaset"], "lve_m2", "selftalk", other, "VOCASET LVE") for other in ("train-mean", "neutral")
+    ]
+    lines += [
+        _verdict(errors[corpus], "eve_m2", ours, "neutral", f"{corpus.upper()} EVE")
+        for corpus in ("ravdess", "mead")
+        for ours in ("ours-given", "ours-recognised")
+    ]
+    return [*lines, *_measurements(metrics)]
 
 
 def _verdict(methods: Mapping, metric: str, ours: str, reference: str, name: str) -> str:
     mine, theirs = methods[ours][metric]["mean"], methods[reference][metric]["mean"]
     comparison = "lower than" if mine < theirs else "NOT lower than"
-    return f"{name}: {ours} {mine * 1e5:.3g}e-5 m² is {comparison} {reference} {theirs * 1e5:.3g}e-5 m² (ratio {mine / theirs:.2f})."
+    return (
+        f"{name}: {ours} {mine * 1e5:.3g}e-5 m² is {comparison} {reference} {theirs * 1e5:.3g}e-5 m² "
+        f"(ratio {mine / theirs:.2f})."
+    )
+
+
+def _measurements(metrics: Mapping) -> Iterator[str]:
+    faces, chin = metrics["reconstruction"], metrics["chin_angle"]
+    yield (
+        f"Upper faces reconstructed from pictures correlate {faces['upper_face_correlation']['all']:.2f} with the "
+        f"truth over {faces['n_faces']} faces; categories below 0.5: {', '.join(faces['weak']) or 'none'}."
+    )
+    yield (
+        f"The chin rule's angle correlates {chin['correlation']:.3f} with the true jaw rotation over "
+        f"{chin['n_frames']} frames."
+    )
+    for corpus, row in metrics["emotion_from_speech"].items():
+        yield (
+            f"Emotion recognised from {corpus.upper()} speech: {row['accuracy']:.0%} of {row['n_clips']} clips "
+            f"(chance {row['chance']:.0%}); {row['n_contempt_left_out']} clips of contempt are left out."
+        )
 
 
 def _ordered(errors: Mapping) -> dict:
     return {
-        corpus: {method: methods[method] for method in METHODS if method in methods} for corpus, methods in errors.items()
+        corpus: {method: methods[method] for method in METHODS if method in methods}
+        for corpus, methods in errors.items()
     }
 
 
@@ -195,18 +191,23 @@ def _draw_all(sources: ReportSources, settings: ReportSettings, metrics: Mapping
     draw_reconstruction(out / "reconstruction.png", faces, sources.affectnet, asset, size)
     yield FigureEntry(
         title="From picture to face",
-        caption="The strongest image of each category, its reconstructed face at head pose zero, and the same face made neutral.",
+        caption="The strongest image of each category, its face at head pose zero, and the same face made neutral.",
         path=out / "reconstruction.png",
     )
     draw_emolib(out / "emolib.png", read_emolib(sources.emolib), asset, size)
     yield FigureEntry(title="Emolib", caption="One item per category and level.", path=out / "emolib.png")
     levels = read_json(sources.selection / "levels.json")["emotions"]
-    write_arousal(out / "arousal.png", _usable(sources.affectnet), {n: _cuts(row["arousal"]) for n, row in levels.items()})
+    write_arousal(
+        out / "arousal.png", _usable(sources.affectnet), {n: _cuts(row["arousal"]) for n, row in levels.items()}
+    )
     yield FigureEntry(
         title="Arousal", caption="Usable annotations per category; level borders in orange.", path=out / "arousal.png"
     )
     write_curves(
-        out / "training.png", {name: pd.read_csv(path) for name, path in sources.curves.items()}, x="epoch", columns=CURVES
+        out / "training.png",
+        {name: pd.read_csv(path) for name, path in sources.curves.items()},
+        x="epoch",
+        columns=CURVES,
     )
     yield FigureEntry(title="Training", caption="Losses by epoch.", path=out / "training.png")
     write_errors(out / "errors.png", _ordered(metrics["errors"]))
@@ -228,7 +229,8 @@ def _draw_speech(sources: ReportSources, asset: FaceAsset, size: int, out: Path)
     )
     truth = dict(vocaset_truth(sources.vocaset, asset.topology))[clip.clip_id]
     motions = {"recorded": truth} | {
-        method: _prediction(sources, method, "vocaset", clip.subject, clip.clip_id) for method in ("selftalk", "ours-given")
+        method: _prediction(sources, method, "vocaset", clip.subject, clip.clip_id)
+        for method in ("selftalk", "ours-given")
     }
     draw_motions(out / "lips.png", motions, asset, size)
     yield FigureEntry(title="Lips", caption=f"Moments of {clip.clip_id}, an unseen subject.", path=out / "lips.png")
@@ -256,10 +258,12 @@ def _prediction(sources: ReportSources, method: Method, corpus: Corpus, subject:
 def _usable(affectnet: Path) -> pd.DataFrame:
     table = read_annotations(affectnet).table
     table = table[table["emotion_code"].between(0, 7) & (table["arousal"] >= -1)]
-    return pd.DataFrame({
-        "emotion": [Emotion(code).label for code in table["emotion_code"]],
-        "arousal": table["arousal"].to_numpy(),
-    })
+    return pd.DataFrame(
+        {
+            "emotion": [Emotion(code).label for code in table["emotion_code"]],
+            "arousal": table["arousal"].to_numpy(),
+        }
+    )
 
 
 def _cuts(arousal: Mapping[str, float]) -> list[float]:

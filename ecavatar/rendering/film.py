@@ -1,4 +1,7 @@
-"""Plain pictures and films of a face: one skin tone, tinted lips, white eyes. Skin as in the paper comes with the skin renderer."""
+"""Plain pictures and films of a face: one skin tone, tinted lips, eyes with iris and pupil.
+
+A simplification: no texture and no light below the skin; the paper's skin renderer is not built yet.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +40,12 @@ def plain_colours(asset: FaceAsset) -> Float[np.ndarray, "vertices 3"]:
 
 
 def face_picture(
-    vertices: Float[np.ndarray, "vertices 3"], asset: FaceAsset, size_px: int, *, yaw: float = 0.0, framing: Camera | None = None
+    vertices: Float[np.ndarray, "vertices 3"],
+    asset: FaceAsset,
+    size_px: int,
+    *,
+    yaw: float = 0.0,
+    framing: Camera | None = None,
 ) -> UInt8[np.ndarray, "size size 3"]:
     """A picture of one face, turned by `yaw` radians; `framing` keeps several pictures at one scale."""
     camera = framing or portrait_camera(asset, size_px, yaw=yaw)
@@ -58,7 +66,12 @@ def film_frames(motion: Motion, asset: FaceAsset, size_px: int) -> Iterator[UInt
 
 
 def write_film(
-    path: Path, motion: Motion, asset: FaceAsset, *, size_px: int, sound: tuple[Float[np.ndarray, " samples"], int] | None
+    path: Path,
+    motion: Motion,
+    asset: FaceAsset,
+    *,
+    size_px: int,
+    sound: tuple[Float[np.ndarray, " samples"], int] | None,
 ) -> None:
     """Write a film of `motion` with its sound; the file appears whole or not at all.
 

@@ -58,14 +58,16 @@ def track_clips(
 def write_tracks(path: Path, tracks: Mapping[str, EmotionTrack]) -> None:
     """Write one row per window, sorted by clip id and start."""
     rows = [(clip_id, window) for clip_id in sorted(tracks) for window in tracks[clip_id].windows]
-    table = pa.table({
-        "clip_id": pa.array([clip_id for clip_id, _ in rows], pa.string()),
-        "start": pa.array([window.start for _, window in rows], pa.float64()),
-        "end": pa.array([window.end for _, window in rows], pa.float64()),
-        "emotion": pa.array([window.emotion.label for _, window in rows], pa.string()),
-        "level": pa.array([window.level for _, window in rows], pa.int8()),
-        "probabilities": pa.array([list(window.probabilities) for _, window in rows], pa.list_(pa.float64())),
-    })
+    table = pa.table(
+        {
+            "clip_id": pa.array([clip_id for clip_id, _ in rows], pa.string()),
+            "start": pa.array([window.start for _, window in rows], pa.float64()),
+            "end": pa.array([window.end for _, window in rows], pa.float64()),
+            "emotion": pa.array([window.emotion.label for _, window in rows], pa.string()),
+            "level": pa.array([window.level for _, window in rows], pa.int8()),
+            "probabilities": pa.array([list(window.probabilities) for _, window in rows], pa.list_(pa.float64())),
+        }
+    )
     write_table(path, table)
 
 

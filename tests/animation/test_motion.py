@@ -48,18 +48,22 @@ def test_resampling_keeps_time(fps: float) -> None:
 def test_transition_weights_mix_at_most_two_neighbours_and_sum_to_one(
     windows: int, transition: float, fps: float
 ) -> None:
-    weights = transition_weights([2.0 * k for k in range(windows)], 2.0 * windows, round(2 * windows * fps), fps, transition)
+    weights = transition_weights(
+        [2.0 * k for k in range(windows)], 2.0 * windows, round(2 * windows * fps), fps, transition
+    )
     assert weights.sum(axis=1) == pytest.approx(1)
     assert weights.min() >= 0
     assert ((weights > 0).sum(axis=1) <= 2).all()
-    assert weights[0, 0] == 1 and weights[-1, -1] == 1
+    assert weights[0, 0] == 1
+    assert weights[-1, -1] == 1
 
 
 def test_transition_is_one_linear_blend_across_the_border() -> None:
     weights = transition_weights([0, 2], 4, 120, 30, 0.2)[:, 1]
     blend = 12
     assert weights[60 - 6 : 60 + 6] == pytest.approx(np.arange(1, blend + 1) / blend)
-    assert (weights[:54] == 0).all() and (weights[66:] == 1).all()
+    assert (weights[:54] == 0).all()
+    assert (weights[66:] == 1).all()
     assert np.abs(np.diff(weights)).max() <= 1 / blend + 1e-12  # no jump back
 
 

@@ -1,5 +1,6 @@
 """Laws of emotion windows and of their table."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from ecavatar.speech.track_table import cut_windows, read_tracks, write_tracks
 @given(st.floats(0.05, 100), st.floats(0.1, 10))
 def test_windows_cover_the_clip_and_the_last_is_never_a_scrap(duration: float, window: float) -> None:
     spans = cut_windows(duration, window)
-    assert spans[0][0] == 0 and spans[-1][1] == duration
-    assert all(end == start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+    assert spans[0][0] == 0
+    assert spans[-1][1] == duration
+    assert all(before[1] == after[0] for before, after in pairwise(spans))
     lengths = [end - start for start, end in spans]
     assert lengths[-1] >= min(duration, window / 2) - 1e-9
     assert lengths[-1] <= 1.5 * window + 1e-9
