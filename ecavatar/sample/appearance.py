@@ -4,6 +4,7 @@ Everything is painted from the properties a `FaceCanvas` holds. Brows, lash line
 landmark detectors live on them; skin has colour variation at three scales.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,21 +86,23 @@ def draw_appearance(random: np.random.Generator) -> Appearance:
 
 
 def _tone(tones: tuple[tuple[int, int, int], ...], at: float, random: np.random.Generator, spread: float) -> Colour:
-    """A linear colour between the tones (0 the first, 1 the last), each channel varied by `spread`."""
+    """A linear colour between the tones (0 the first, 1 the last), varied by `spread`."""
     steps = np.linspace(0, 1, len(tones))
     srgb = [np.interp(at, steps, [tone[channel] / 255 for tone in tones]) for channel in range(3)]
-    red, green, blue = linear_from_srgb(np.array(srgb)) * np.exp(random.normal(0, spread, 3))
+    variation = random.normal(0, spread) + random.normal(0, spread / 3, 3)
+    red, green, blue = linear_from_srgb(np.array(srgb)) * np.exp(variation)
     return float(red), float(green), float(blue)
 
 
 def paint(canvas: FaceCanvas, appearance: Appearance) -> Look:
     """The appearance as a texture and per-vertex light properties."""
     layers = canvas.layers
+    shape = layers["x"].shape
     grain = np.random.default_rng(appearance.texture_seed)
-    coarse, fine = _noise(layers["x"].shape, 24, grain), _noise(layers["x"].shape, 128, grain)
-    image = np.empty((*layers["x"].shape, 3), dtype=np.float32)
+    coarse, fine = _noise(shape, 24, grain), _noise(shape, 160, grain)
+    image = np.empty((*shape, 3), dtype=np.float32)
     image[:] = appearance.skin
-    image *= (1 + 0.07 * coarse + 0.05 * fine)[..., None]
+    image *= (1 + 0.04 * coarse + 0.045 * fine)[..., None]
     _paint_skin(image, layers, appearance)
     _paint_hair(image, layers, appearance, coarse, fine)
     _paint_eyes(image, layers, appearance, fine)
@@ -109,52 +112,71 @@ def paint(canvas: FaceCanvas, appearance: Appearance) -> Look:
     return Look(texture=texture, tint=tint, gloss=np.full(len(tint), appearance.gloss))
 
 
-def _mix(image: np.ndarray, colour: Colour | np.ndarray, share: np.ndarray) -> None:
-    """Cover `image`, in place, by `colour` where `share` says so."""
-    share = share.astype(np.float32)[..., None]
-    image *= 1 - share
-    image += share * np.asarray(colour, dtype=np.float32)
+def _mix(image: np.ndarray, colour: Colour | np.ndarray, share: np.ndarray, where: np.ndarray | None = None) -> None:
+    """Cover `image`, in place, by `colour` (one, or one per share) as far as `share` says.
+
+    Args:
+        image: (rows, columns, 3), contiguous.
+        colour: linear RGB, (3,) or (n, 3).
+        share: 0..1, (n,) at the flat texel numbers `where`; or the whole picture's without `where`.
+        where: flat texel numbers.
+    """
+    texels = image.reshape(-1, 3)
+    if where is None:
+        where = np.flatnonzero(share > 1e-3)
+        share = share.reshape(-1)[where]
+    part = share.astype(np.float32)[:, None]
+    texels[where] += part * (np.asarray(colour, dtype=np.float32) - texels[where])
 
 
-def _paint_skin(image: np.ndarray, layers: dict[str, np.ndarray], looks: Appearance) -> None:
+def _paint_skin(image: np.ndarray, layers: Mapping[str, np.ndarray], looks: Appearance) -> None:
     skin = np.array(looks.skin)
-    red = skin * (1.0, 0.6, 0.6)
-    _mix(image, red, looks.blush * (0.6 * layers["cheek"] + 0.8 * layers["nose"]))
-    _mix(image, np.array(looks.hair) * 0.5 + skin * 0.25, 0.45 * looks.stubble * layers["beard"])
-    upper, lower = layers["upper_lash_mm"], layers["lower_lash_mm"]
-    around_eye = np.exp(-((np.minimum(upper, lower) / 6) ** 2))
-    _mix(image, skin * (0.55, 0.42, 0.42), 0.35 * around_eye)
+    _mix(image, skin * (1.0, 0.6, 0.6), looks.blush * (0.6 * layers["cheek"] + 0.8 * layers["nose"]))
+    if looks.stubble > 0:
+        _mix(image, np.array(looks.hair) * 0.5 + skin * 0.25, 0.45 * looks.stubble * layers["beard"])
+    to_lid = np.minimum(layers["upper_lash_mm"], layers["lower_lash_mm"]).reshape(-1)
+    near = np.flatnonzero(to_lid < 15)
+    _mix(image, skin * (0.55, 0.42, 0.42), 0.35 * np.exp(-((to_lid[near] / 6) ** 2)), near)
     _mix(image, looks.lips, 0.95 * layers["lips"])
 
 
 def _paint_hair(
-    image: np.ndarray, layers: dict[str, np.ndarray], looks: Appearance, coarse: np.ndarray, fine: np.ndarray
+    image: np.ndarray, layers: Mapping[str, np.ndarray], looks: Appearance, coarse: np.ndarray, fine: np.ndarray
 ) -> None:
     hair = np.array(looks.hair)
-    scalp = layers["scalp"]
-    edge = _smooth_step((scalp + (0.3 * coarse + 0.3 * fine) * 4 * scalp * (1 - scalp) - 0.25) / 0.5)
-    _mix(image, hair * (1 + 0.35 * fine[..., None]), edge)
-    along, across = layers["brow_along"], layers["brow_across_mm"]
+    near = np.flatnonzero(layers["scalp"] > 0)
+    scalp, noise, streaks = (layer.reshape(-1)[near] for layer in (layers["scalp"], coarse, fine))
+    # the hair line is ragged; inside the region, and outside of it, noise changes nothing
+    edge = _smooth_step((scalp + 1.2 * (noise + streaks) * scalp * (1 - scalp) - 0.25) / 0.5)
+    _mix(image, hair * (1 + 0.35 * streaks[:, None]), edge, near)
+    _paint_brows(image, layers, looks, fine)
+    for name, reach_mm, strength in (("upper_lash_mm", 1.1, 0.92), ("lower_lash_mm", 0.8, 0.42)):
+        near = np.flatnonzero(layers[name] < 3 * reach_mm)
+        lashes = np.exp(-((layers[name].reshape(-1)[near] / reach_mm) ** 2))
+        _mix(image, hair * 0.25, looks.lash_strength * strength * lashes, near)
+
+
+def _paint_brows(image: np.ndarray, layers: Mapping[str, np.ndarray], looks: Appearance, fine: np.ndarray) -> None:
+    near = np.flatnonzero(np.abs(layers["brow_across_mm"]) < 4 * looks.brow_half_width_mm)
+    along, across, streaks = (x.reshape(-1)[near] for x in (layers["brow_along"], layers["brow_across_mm"], fine))
     half = looks.brow_half_width_mm * (1.05 - 0.6 * along**1.5)
     # the detectors' brow line runs along the upper edge of the hair
-    middle = -0.6 * half
-    inside = np.exp(-((np.abs(across - middle) / half) ** 4)) * _smooth_step(along / 0.08)
-    _mix(image, hair * 0.55, looks.brow_strength * inside * (1 - 0.12 * np.clip(fine, -1, 1)))
-    upper, lower = layers["upper_lash_mm"], layers["lower_lash_mm"]
-    lashes = np.maximum(np.exp(-((upper / 1.1) ** 2)), 0.45 * np.exp(-((lower / 0.8) ** 2)))
-    _mix(image, hair * 0.25, looks.lash_strength * 0.92 * lashes)
+    inside = np.exp(-((np.abs(across + 0.6 * half) / half) ** 4)) * _smooth_step(along / 0.15)
+    density = looks.brow_strength * inside * (1 - 0.12 * np.clip(streaks, -1, 1))
+    _mix(image, np.array(looks.hair) * 0.55, density, near)
 
 
-def _paint_eyes(image: np.ndarray, layers: dict[str, np.ndarray], looks: Appearance, fine: np.ndarray) -> None:
-    gaze, eye = layers["gaze_mm"], layers["eye"]
-    _mix(image, (0.62, 0.58, 0.55), eye)
-    _mix(image, (0.50, 0.28, 0.25), eye * 0.5 * _smooth_step((gaze - 8.5) / 6))
+def _paint_eyes(image: np.ndarray, layers: Mapping[str, np.ndarray], looks: Appearance, fine: np.ndarray) -> None:
+    whole = np.flatnonzero(layers["eye"] > 0)
+    redness = 0.5 * _smooth_step((layers["gaze_mm"].reshape(-1)[whole] - 8.5) / 6)[:, None]
+    _mix(image, (1 - redness) * (0.62, 0.58, 0.55) + redness * (0.50, 0.28, 0.25), np.ones(len(whole)), whole)
+    near = np.flatnonzero(layers["gaze_mm"] < IRIS_RADIUS_MM + 1)
+    gaze, streaks = layers["gaze_mm"].reshape(-1)[near], fine.reshape(-1)[near]
     iris = _smooth_step((IRIS_RADIUS_MM - gaze) / 0.5 + 0.5)
     rim = iris * _smooth_step((gaze - IRIS_RADIUS_MM + 1.3) / 1.0)
-    colour = np.array(looks.iris) * (1 + 0.25 * fine[..., None])
-    _mix(image, colour, eye * iris)
-    _mix(image, np.array(looks.iris) * 0.2, eye * rim)
-    _mix(image, (0.008, 0.007, 0.007), eye * _smooth_step((2.2 - gaze) / 0.4 + 0.5))
+    _mix(image, np.array(looks.iris) * (1 + 0.25 * streaks[:, None]), iris, near)
+    _mix(image, np.array(looks.iris) * 0.2, rim, near)
+    _mix(image, (0.008, 0.007, 0.007), _smooth_step((2.2 - gaze) / 0.4 + 0.5), near)
 
 
 def _smooth_step(values: np.ndarray) -> np.ndarray:

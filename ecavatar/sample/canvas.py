@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.interpolate import CubicSpline
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 from ecavatar.face.landmarks import ibug68_points
 from ecavatar.face.model import FaceAsset
 from ecavatar.rendering.camera import Camera
-from ecavatar.rendering.rasteriser import rasterise
+from ecavatar.rendering.rasteriser import Fragments, rasterise
 from ecavatar.rendering.shading import vertex_normals
 
 SIDE = 512
@@ -162,7 +163,7 @@ def _texel_positions(asset: FaceAsset, vertices: np.ndarray, uv: np.ndarray) -> 
     return positions[nearest[0], nearest[1]], is_eye
 
 
-def _draw_flat(uv: np.ndarray, depth: np.ndarray):
+def _draw_flat(uv: np.ndarray, depth: np.ndarray) -> Fragments:
     height, width = SIDE, SIDE + EYE_SIDE
     flat = np.stack([uv[..., 0] * width, (1 - uv[..., 1]) * height, depth], axis=-1).reshape(-1, 3)
     return rasterise(flat, np.arange(len(flat), dtype=np.int32).reshape(-1, 3), height, width)
@@ -180,8 +181,6 @@ def _region_layer(asset: FaceAsset, name: str, vertices: np.ndarray, uv: np.ndar
 
 def _curve(points: np.ndarray, *, closed: bool = False, count: int = 96) -> np.ndarray:
     """Points on a smooth curve through the given ones."""
-    from scipy.interpolate import CubicSpline
-
     knots = np.concatenate([points, points[:1]]) if closed else points
     steps = np.concatenate([[0], np.linalg.norm(np.diff(knots, axis=0), axis=1).cumsum()])
     spline = CubicSpline(steps / steps[-1], knots, bc_type="periodic" if closed else "natural")
@@ -193,7 +192,9 @@ def _brow_layers(positions: np.ndarray, points: np.ndarray) -> dict[str, np.ndar
     across = np.full(positions.shape[:2], 1e3)
     for brow in (points[17:22][::-1], points[22:27]):  # each from the nose outwards
         curve = _curve(brow)
-        distance, index = cKDTree(curve).query(positions)
+        distance, index = cKDTree(curve).query(positions, distance_upper_bound=0.03)
+        index = np.minimum(index, len(curve) - 1)
+        distance = np.minimum(distance, 1)
         signed = np.where(positions[..., 1] > curve[index, 1], distance, -distance) * 1e3
         closer = np.abs(signed) < np.abs(across)
         across, along = np.where(closer, signed, across), np.where(closer, index / (len(curve) - 1), along)
@@ -204,8 +205,9 @@ def _eye_layers(
     asset: FaceAsset, vertices: np.ndarray, positions: np.ndarray, points: np.ndarray, is_eye: np.ndarray
 ) -> dict[str, np.ndarray]:
     def to_curve_mm(curves: tuple[np.ndarray, ...]) -> np.ndarray:
-        distance = cKDTree(np.concatenate([_curve(curve) for curve in curves])).query(positions)[0] * 1e3
-        return np.where(is_eye, 1e3, distance)
+        tree = cKDTree(np.concatenate([_curve(curve) for curve in curves]))
+        distance = np.minimum(tree.query(positions, distance_upper_bound=0.03)[0], 1)
+        return np.where(is_eye, 1e3, distance * 1e3)
 
     upper = (points[[36, 37, 38, 39]], points[[42, 43, 44, 45]])
     lower = (points[[36, 41, 40, 39]], points[[42, 47, 46, 45]])
@@ -255,8 +257,11 @@ def _soft_layers(positions: np.ndarray, points: np.ndarray) -> dict[str, np.ndar
 
     right = (points[36] + points[48]) / 2 + (points[2] - points[33]) * 0.15
     left = (points[45] + points[54]) / 2 + (points[14] - points[33]) * 0.15
-    jaw = cKDTree(_curve(points[3:14])).query(positions)[0]
-    moustache = cKDTree(_curve(np.stack([points[48], points[33] * 0.4 + points[51] * 0.6, points[54]]))).query(positions)[0]
+    lip = np.stack([points[48], points[33] * 0.4 + points[51] * 0.6, points[54]])
+    jaw, moustache = (
+        np.minimum(cKDTree(_curve(line)).query(positions, distance_upper_bound=0.08)[0], 1)
+        for line in (points[3:14], lip)
+    )
     beard = np.maximum(np.exp(-((jaw / 0.028) ** 4)), np.exp(-((moustache / 0.011) ** 4)))
     below_nose = np.clip((points[30, 1] - 0.004 - positions[..., 1]) / 0.01, 0, 1)
     return {
