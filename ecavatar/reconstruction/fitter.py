@@ -18,12 +18,14 @@ from ecavatar.face.alignment import register_points
 from ecavatar.face.model import FaceAsset, arkit_coefficients
 from ecavatar.reconstruction.images import FaceBox, Rgb
 from ecavatar.reconstruction.landmarks import Detection, FaceLandmarker
-from ecavatar.reconstruction.linear import LandmarkModel, cross_matrix
+from ecavatar.reconstruction.linear import LandmarkModel, turned_basis
 
 CAMERA_UNKNOWNS = 7
 """Rotation step (3), logarithm of the scale (1), translation in the image and in depth (3)."""
 JAW_UNKNOWNS = 3
-RELATIVE_TOLERANCE = 1e-6
+FIRST_IRIS = 468
+"""MediaPipe's landmarks from here on lie on the irises: they follow the gaze, which is not fitted."""
+RELATIVE_TOLERANCE = 1e-5
 """The fit has converged when an accepted step lowers the cost by less than this share."""
 FLIP = np.array([1.0, -1.0, -1.0])
 """Turns image axes (x right, y down, z away) into camera axes (x right, y up, z towards the viewer)."""
@@ -95,21 +97,23 @@ class LandmarkFitter:
         Raises:
             DataError: the asset has no MediaPipe landmark embedding.
         """
-        if len(asset.mediapipe_indices) < 20:
+        rows = np.flatnonzero(asset.mediapipe_indices < FIRST_IRIS)
+        if len(rows) < 20:
             raise DataError(
-                f"face model {asset.topology!r} carries {len(asset.mediapipe_indices)} MediaPipe landmarks; the "
+                f"face model {asset.topology!r} carries {len(rows)} MediaPipe landmarks outside the irises; the "
                 "landmark fitter needs at least 20. Add an embedding with `ecavatar assets add`."
             )
         self._asset = asset
         self._settings = settings
         n_shape = min(settings.shape_components, asset.shape_basis.shape[2])
-        self._model = LandmarkModel.build(asset, n_shape)
+        self._landmarks = asset.mediapipe_indices[rows]
+        self._model = LandmarkModel.build(asset, n_shape, rows)
         self._prior = _prior_precision(asset, settings, n_shape)
 
     def fit(self, detection: Detection) -> Reconstruction:
         """The face that shows `detection`'s landmarks best, given the priors of the settings."""
         settings = self._settings
-        target = _camera_points(detection)[self._asset.mediapipe_indices]
+        target = _camera_points(detection)[self._landmarks]
         centre = self._prior_centre(detection)
         state = self._start(centre, target)
         sigma_px = state.scale * 1e-3 * np.array([*[settings.landmark_sigma_mm] * 2, settings.depth_sigma_mm])
@@ -284,43 +288,48 @@ class _Problem:
 
     def solve(self, state: _State, max_iterations: int) -> tuple[_State, int, bool]:
         """Where Levenberg-Marquardt ends, after how many iterations, and whether it converged."""
-        damping, cost = 1e-3, self.cost(state)
+        damping, points = 1e-3, self.points(state)
+        cost = self.cost(state, points)
         for iteration in range(1, max_iterations + 1):
-            hessian, gradient = self.normal_equations(state)
+            hessian, gradient = self.normal_equations(state, points)
             hessian[np.diag_indices_from(hessian)] *= 1 + damping
-            step = -cho_solve(cho_factor(hessian), gradient)
-            moved = state.moved(step)
-            moved_cost = self.cost(moved)
+            moved = state.moved(-cho_solve(cho_factor(hessian), gradient))
+            moved_points = self.points(moved)
+            moved_cost = self.cost(moved, moved_points)
             if moved_cost > cost:
                 damping *= 10
                 if damping > 1e8:
                     return state, iteration, False
                 continue
             is_done = cost - moved_cost <= RELATIVE_TOLERANCE * cost
-            state, cost, damping = moved, moved_cost, max(damping / 10, 1e-9)
+            state, points, cost, damping = moved, moved_points, moved_cost, max(damping / 10, 1e-9)
             if is_done:
                 return state, iteration, True
         return state, max_iterations, False
 
-    def cost(self, state: _State) -> float:
+    def points(self, state: _State) -> Float[np.ndarray, "points 3"]:
+        """Landmarks of a state at zero head pose, metres."""
+        return self.model.points(state.coefficients, state.jaw)
+
+    def cost(self, state: _State, points: Float[np.ndarray, "points 3"]) -> float:
         """Sum of squares that the fit makes small."""
-        missed = (state.seen(self.model.points(state.coefficients, state.jaw)) - self.target) * self.weight
+        missed = (state.seen(points) - self.target) * self.weight
         away = self._away(state)
         return float((missed**2).sum() + away @ self.precision @ away)
 
     def normal_equations(
-        self, state: _State
+        self, state: _State, points: Float[np.ndarray, "points 3"]
     ) -> tuple[Float[np.ndarray, "unknowns unknowns"], Float[np.ndarray, " unknowns"]]:
         """Gauss-Newton matrix and half gradient."""
-        points = self.model.points(state.coefficients, state.jaw)
         turned = state.scale * points @ state.rotation.T
         jacobian = np.empty((*points.shape, CAMERA_UNKNOWNS + len(self.centre)))
-        jacobian[:, :, :3] = -np.stack([cross_matrix(point) for point in turned])
+        jacobian[:, :, :3] = np.cross(np.eye(3)[None], turned[:, None]).transpose(0, 2, 1)
         jacobian[:, :, 3] = turned
         jacobian[:, :, 4:CAMERA_UNKNOWNS] = np.eye(3)
+        jacobian[:, :, :CAMERA_UNKNOWNS] *= self.weight[:, None]
         derivatives = self.model.derivatives(state.coefficients, state.jaw)
-        jacobian[:, :, CAMERA_UNKNOWNS:] = (state.scale * state.rotation) @ derivatives
-        jacobian *= self.weight[:, None]
+        camera = self.weight[:, None] * (state.scale * state.rotation)
+        jacobian[:, :, CAMERA_UNKNOWNS:] = turned_basis(camera, derivatives)
         flat = jacobian.reshape(-1, jacobian.shape[-1])
         missed = ((turned + state.translation - self.target) * self.weight).ravel()
         hessian, gradient = flat.T @ flat, flat.T @ missed
