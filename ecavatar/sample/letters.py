@@ -66,7 +66,7 @@ def letter_timings(words: Sequence[Word]) -> tuple[Letter, ...]:
     for word in words:
         spoken = _letters_of_word(word)
         if letters:
-            letters.append(Letter(WORD_BOUNDARY, letters[-1].end, spoken[0].start))
+            letters.append(Letter(WORD_BOUNDARY, min(letters[-1].end, spoken[0].start), spoken[0].start))
         letters.extend(spoken)
     return tuple(letters)
 

@@ -441,7 +441,7 @@ def _speech_end(samples: NDArray[np.float32]) -> float:
 
 _MARGIN: Final = 0.15  # silence kept at both ends
 _TICK: Final = 1e-6  # two moments nearer than this are one
-_LOUDNESS: Final = 0.07  # root mean square of neutral speech, full scale 1
+_LOUDNESS: Final = 0.04  # root mean square of neutral speech, full scale 1
 
 
 def _cut(text: str, samples: NDArray[np.float32], words: list[Word], phones: list[Phone], gain_db: float) -> Utterance:

@@ -92,7 +92,7 @@ class SpeechEncoder(nn.Module):
         mask = torch.arange(hidden.shape[1], device=hidden.device)[None] < counts[:, None]
         hidden = self._spec_augment(hidden, frame_counts)
         is_padded = len(set(frame_counts)) > 1
-        encoded = self.model.encoder(hidden, attention_mask=mask.long() if is_padded else None).last_hidden_state
+        encoded = self.model.encoder(hidden, attention_mask=mask if is_padded else None).last_hidden_state
         return encoded * mask[..., None].to(encoded.dtype)
 
     def _check(
