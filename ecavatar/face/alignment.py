@@ -1,7 +1,7 @@
 """Rigid registration of point sets and meshes: Kabsch with correspondences, ICP without.
 
-ICP is our own (scipy's k-d tree and a Gauss-Newton step) rather than a library's: it is reproducible to the bit, says how
-it ended, and uses the target's normals (point to plane) where a surface is given, which on heads converges from
+ICP is our own (scipy's k-d tree and a Gauss-Newton step) rather than a library's: it is reproducible to the bit, says
+how it ended, and uses the target's normals (point to plane) where a surface is given, which on heads converges from
 rotations of 20 degrees where point-to-point matching stays in local minima.
 """
 
@@ -120,7 +120,8 @@ def iterative_closest_point(
         target_vertices: points of the target, metres.
         target_faces: triangles of the target.
         max_iterations: cap on the rounds.
-        tolerance_m, tolerance_rad: converged when a round moves and turns by less than these.
+        tolerance_m: converged when a round moves the source's centre by less than this,
+        tolerance_rad: and turns it by less than this.
         trim: share of the farthest pairs left out of each round, 0..1 (for parts without a counterpart).
         initial: where to start; None starts at rest.
 

@@ -4,6 +4,7 @@ Reading goes through trimesh with its merging and reordering switched off. PLY i
 of our own, because a texture coordinate per corner (not per vertex) must not split vertices.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -64,15 +65,28 @@ def read_mesh(path: Path) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 
         raise AssetMissingError(f"mesh {path} not found; give the path of a .ply or .obj file.")
     if path.suffix.lower() not in (".ply", ".obj"):
         raise DataError(f"{path.name}: expected a .ply or .obj mesh; convert it first.")
-    options = {"skip_materials": True} if path.suffix.lower() == ".obj" else {}
+    kind = path.suffix.lower().removeprefix(".")
+    content = _geometry_only(path.read_bytes()) if kind == "obj" else path.read_bytes()
     try:
-        mesh = trimesh.load_mesh(path, process=False, maintain_order=True, **options)
+        mesh = trimesh.load_mesh(io.BytesIO(content), file_type=kind, process=False, maintain_order=True)
         vertices, faces = np.array(mesh.vertices, np.float32), np.array(mesh.faces, np.int32)
     except Exception as error:  # trimesh raises whatever its parsers raise
         raise DataError(f"{path} cannot be read as a mesh ({error!r}); export it again as .ply or .obj.") from error
     if vertices.ndim != 2 or faces.ndim != 2 or not len(faces) or not np.isfinite(vertices).all():
         raise DataError(f"{path}: expected finite vertices and at least one triangle; export the mesh again.")
     return vertices, faces
+
+
+def _geometry_only(obj: bytes) -> bytes:
+    """An .obj without texture and normals, for whose sake readers split and drop vertices."""
+    lines = []
+    for line in obj.decode("latin1").splitlines():
+        words = line.split()
+        if words[:1] == ["v"]:
+            lines.append(" ".join(words[:4]))
+        elif words[:1] == ["f"]:
+            lines.append(" ".join(word.split("/")[0] for word in words))
+    return "\n".join(lines).encode()
 
 
 def _check(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray | None, uv_faces: np.ndarray | None) -> None:

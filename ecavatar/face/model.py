@@ -48,11 +48,13 @@ REGION_NAMES = (
     "right_eyeball", "face", "upper_face", "L", "C", "F", "O",
 )  # fmt: skip
 """Regions that every asset names; L, C, F, O partition the vertices."""
+_LOOK = {"Up": 0.18, "Down": 0.27, "In": 0.38, "Out": 0.37}
+"""Angles of the eyeLook units at weight 1, radians, as the CC0 Face Units turn the sources' eyes."""
 _FORMAT = "ecavatar-face-1"
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date: DVC hashes bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class FaceAsset:
     """A face model as arrays, metres and radians; x to the subject's left, y up, z forward.
 
@@ -106,6 +108,10 @@ class FaceAsset:
         if problems:
             listed = "\n".join(f"  {problem}" for problem in problems)
             raise DataError(f"face asset {self.topology!r} contradicts itself:\n{listed}\nBuild or convert it again.")
+
+    def __repr__(self) -> str:
+        counts = f"{self.n_vertices} vertices, {self.n_shape} shapes, {self.n_expression} expressions"
+        return f"FaceAsset({self.topology!r}, {self.basis!r}, {counts})"
 
     @property
     def n_vertices(self) -> int:
@@ -267,14 +273,16 @@ class FaceModel(nn.Module):
         eye_pose: Float[Tensor, "B 6"] | None = None,
         translation: Float[Tensor, "B 3"] | None = None,
     ) -> Float[Tensor, "B V 3"]:
-        """Vertices in metres.
+        """Vertices in metres; a batch of 1 is repeated to the size of the others.
 
         Args:
             shape: leading shape coefficients, at most S.
             expression: leading expression coefficients, at most E.
-            jaw_pose, global_pose, neck_pose, eye_pose: axis-angle; `eye_pose` is left then right. None means zero.
+            jaw_pose: axis-angle of the jaw, x > 0 opens; None (here and below) means zero.
+            global_pose: axis-angle about the root joint.
+            neck_pose: axis-angle about the neck joint.
+            eye_pose: axis-angle of the left, then of the right eye.
             translation: added last, metres.
-            A batch of 1 is repeated to the size of the others.
 
         Raises:
             ShapeError: too many coefficients, or batch sizes that do not fit.
@@ -358,3 +366,20 @@ def arkit_coefficients(
     if weights.ndim != 2 or weights.shape[1] != len(ARKIT_NAMES):
         raise ShapeError(f"ARKit weights: expected (N, {len(ARKIT_NAMES)}), got {weights.shape}.")
     return weights @ asset.arkit_expression, weights @ asset.arkit_jaw
+
+
+def arkit_eye_pose(weights: Float[np.ndarray, "N 52"]) -> Float[np.ndarray, "N 6"]:
+    """Eye rotations (left, then right; axis-angle) of the eight eyeLook units; `FaceModel` takes them as `eye_pose`.
+
+    Raises:
+        ShapeError: not (N, 52).
+    """
+    weights = np.asarray(weights, dtype=np.float32)
+    if weights.ndim != 2 or weights.shape[1] != len(ARKIT_NAMES):
+        raise ShapeError(f"ARKit weights: expected (N, {len(ARKIT_NAMES)}), got {weights.shape}.")
+    pose = np.zeros((len(weights), 6), dtype=np.float32)
+    for first, side, outward in ((0, "Left", 1), (3, "Right", -1)):
+        look = {way: weights[:, ARKIT_INDEX[f"eyeLook{way}{side}"]] for way in ("Up", "Down", "In", "Out")}
+        pose[:, first] = look["Down"] * _LOOK["Down"] - look["Up"] * _LOOK["Up"]
+        pose[:, first + 1] = outward * (look["Out"] * _LOOK["Out"] - look["In"] * _LOOK["In"])
+    return pose

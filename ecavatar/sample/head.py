@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
+from threadpoolctl import threadpool_limits
 
 from ecavatar.face.alignment import register_points
 from ecavatar.face.model import ARKIT_INDEX, ARKIT_NAMES, PARENTS, FaceAsset
@@ -38,13 +40,14 @@ _LOPSIDED = 0.7  # the same of expressions
 _UNIT_RMS = 0.3  # root mean square weight of an ARKit unit: used in a quarter of all faces, then anything up to 1
 _MUSCLE_RMS = 0.15  # of the further muscle units, which only refine
 _RARE_RMS = {"mouthClose": 0.05, "jawForward": 0.15, "cheekPuff": 0.15}  # mouthClose only undoes an open jaw
+_MOUTH_CLEARANCE = 0.007  # between the mouth's inside and the skin outside the lips
 _STILL_M = 2e-5  # what moves less than this in jawOpen does not belong to the jaw
 _ROOT_JOINT = np.array([0.0, 0.596, 0.005])  # bones neck01 and neck03 of the sources' default rig, metres
 _NECK_JOINT = np.array([0.0, 0.664, 0.027])
 _JOINT_REACH = 0.035
 _LOCAL_SD = {  # standard deviation of a modifier that runs from -1 (…-decr) to 1 (…-incr)
-    "asym": 0.2, "cheek": 0.25, "chin": 0.22, "ears": 0.2, "eyebrows": 0.25, "eyes": 0.2, "forehead": 0.2,
-    "head": 0.12, "mouth": 0.18, "neck": 0.1, "nose": 0.2,
+    "asym": 0.2, "cheek": 0.25, "chin": 0.22, "ears": 0.2, "eyebrows": 0.25, "eyes": 0.2, "forehead": 0.17,
+    "head": 0.08, "mouth": 0.15, "neck": 0.1, "nose": 0.2,
 }  # fmt: skip
 _OPPOSITES = (
     ("decr", "incr"), ("down", "up"), ("in", "out"), ("backward", "forward"), ("concave", "convex"),
@@ -58,14 +61,15 @@ def build_open_head() -> FaceAsset:
     Deterministic; takes a few seconds. Up is y, the face looks along +z, x runs to the subject's left ear, and the
     point between the eyes lies where FLAME has it.
     """
-    return head_from(HeadData.load())
+    with threadpool_limits(1):  # sums of several threads differ in their last bits; the file must not
+        return head_from(HeadData.load())
 
 
 def head_from(data: HeadData) -> FaceAsset:
     """The open head computed from `data` (see `build_open_head`)."""
     shape_factors, mean = _identity_factors(data)
     points = data.points + mean
-    template = _symmetric(data, data.assemble(points))
+    template = _tucked(data, _symmetric(data, data.assemble(points)))
     shift = _EYE_LEVEL - _eye_centres(data, template).mean(axis=0)
     units = _units(data)
     jaw = _fit_jaw(data, template, units, data.group(points, "lower_teeth"))
@@ -182,6 +186,17 @@ def _opposite(name: str) -> tuple[str, bool]:
     return "", False
 
 
+def _tucked(data: HeadData, template: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 3"]:
+    """The mean head with the inside of its mouth kept clear of the skin, so that few identities push it through."""
+    inner = data.regions["inner_mouth"]
+    skin = np.concatenate([data.regions["C"], data.regions["F"], data.regions["nose"]])
+    distance, nearest = cKDTree(template[skin]).query(template[inner])
+    away = (template[inner] - template[skin[nearest]]) / distance[:, None]
+    result = template.copy()
+    result[inner] += np.maximum(_MOUTH_CLEARANCE - distance, 0)[:, None] * away
+    return _symmetric(data, result)
+
+
 def _without_rigid(data: HeadData, template: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """Factors without the motion of the whole head, as if every identity had been aligned to the mean face."""
     skin = np.setdiff1d(np.flatnonzero(data.root_weights < 0.1), data.regions["inner_mouth"])
@@ -192,7 +207,7 @@ def _without_rigid(data: HeadData, template: np.ndarray, factors: np.ndarray) ->
     return factors - np.tensordot(amounts.T, modes, axes=1)
 
 
-# --- principal components -----------------------------------------------------------------------------------------------
+# --- principal components ---------------------------------------------------------------------------------------------
 
 
 def _mirrored(data: HeadData, fields: Float[np.ndarray, "*n V 3"]) -> Float[np.ndarray, "*n V 3"]:
@@ -230,7 +245,7 @@ def _components(factors: Float[np.ndarray, "n V 3"]) -> Float[np.ndarray, "n V 3
 
 
 def _units(data: HeadData) -> Float[np.ndarray, "V 3 52"]:
-    """Offsets of the ARKit units, left and right made exact mirror images; eyeballs stay, they turn with their joints."""
+    """Offsets of the ARKit units, left and right exact mirror images; eyeballs stay, they turn with their joints."""
     raw = np.stack([data.target(_ARKIT.format(name)) for name in ARKIT_NAMES])
     raw[:, _eyeballs(data)] = 0
     swapped = [ARKIT_INDEX[_other_side(name)] for name in ARKIT_NAMES]
@@ -281,7 +296,7 @@ def _unit_coefficients(basis: Float[np.ndarray, "V 3 E"], units: Float[np.ndarra
     return coefficients
 
 
-# --- joints and skinning ------------------------------------------------------------------------------------------------
+# --- joints and skinning ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,8 +311,9 @@ def _fit_jaw(data: HeadData, template: np.ndarray, units: np.ndarray, teeth: Flo
     """The jaw joint whose rotations reproduce the artist's jaw units.
 
     The lower teeth move rigidly in `jawOpen`: their motion gives angle and pivot. Each vertex gets the skinning weight
-    that explains most of its own motion; a corrective linear in the sine of the angle supplies the rest, so that the unit
-    at weight 1 is met exactly. Of the sideways units the corrective meets the part that differs between left and right.
+    that explains most of its own motion; a corrective linear in the sine of the angle supplies the rest, so that
+    `jawOpen` at weight 1 is met exactly. Of the sideways units the corrective meets what differs between left and
+    right; the shift forward that both share (up to 4.7 mm) is left out.
     """
     opening, sideways = (data.group(data.offsets(_ARKIT.format(n)), "lower_teeth") for n in ("jawOpen", "jawLeft"))
     motion = register_points(teeth, teeth + opening).transform

@@ -33,9 +33,12 @@ _FILE = "head.npz"
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class HeadData:
-    """Everything the open head is computed from. N cut vertices, P points (N plus those of `GROUPS`), V vertices of the final mesh."""
+    """Everything the open head is computed from.
+
+    N cut vertices, P points (N plus those of `GROUPS`), V vertices of the final mesh.
+    """
 
     points: Float[np.ndarray, "P 3"]
     """Cut vertices of the base mesh, then `GROUPS`; metres."""

