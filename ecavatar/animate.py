@@ -14,11 +14,12 @@ from ecavatar.animation.animator import Animator
 from ecavatar.animation.emotional import constant_track
 from ecavatar.animation.motion import Motion
 from ecavatar.animation.neutral import NeutralFace
-from ecavatar.config import EmotionSettings, ReconstructSettings
+from ecavatar.config import EmotionSettings, ProfileSettings, ReconstructSettings
 from ecavatar.emotion import LabelPair
 from ecavatar.reconstruction.fitter import reconstruct_photo
 from ecavatar.reconstruction.images import read_image
 from ecavatar.reconstruction.landmarks import FaceLandmarker
+from ecavatar.rendering.film import write_film
 from ecavatar.speech.audio import SPEECH_RATE, read_audio
 from ecavatar.speech.track import EmotionTrack
 from ecavatar.speech.track_table import track_clips
@@ -75,6 +76,51 @@ def animate(
     lip = animator.lip_motion(neutral, samples)
     motion = animator.fused_motion(neutral, lip, track)
     return Animation(neutral=neutral, track=track, motion=motion, sound=(samples, SPEECH_RATE))
+
+
+def animate_files(
+    photo: Path,
+    recording: Path,
+    out: Path,
+    *,
+    data: Path,
+    settings: ProfileSettings,
+    label: LabelPair | None,
+    size_px: int,
+) -> Animation:
+    """Animate a photo with the models the pipeline left in `data` and write the film.
+
+    Args:
+        photo: a picture with one clearly visible face.
+        recording: speech.
+        out: mp4 to write, whole or not at all.
+        data: folder of a profile, for instance data/sample.
+        settings: settings of that profile.
+        label: emotion and level; None recognises them.
+        size_px: edge of the film, an even number.
+
+    Raises:
+        AssetMissingError: photo, recording or a model is missing.
+        DataError: see `animate`.
+    """
+    animator = Animator.load(
+        face_model=data / "assets" / "face_model.npz",
+        emolib=data / "emolib",
+        selftalk=data / "models" / "selftalk",
+        funet=data / "models" / "funet",
+        settings=settings.predict,
+    )
+    animation = animate(
+        photo,
+        recording,
+        animator,
+        label=label,
+        emotion2vec=data / "assets" / "emotion2vec",
+        reconstruct=settings.reconstruct,
+        emotions=settings.emotions,
+    )
+    write_film(out, animation.motion, animator.asset, size_px=size_px, sound=animation.sound)
+    return animation
 
 
 def _track(

@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 
 from ecavatar.assets import ASSETS, add_asset
+from ecavatar.config import load_params
 from ecavatar.doctor import Diagnosis, diagnose
-from ecavatar.errors import EcavatarError
+from ecavatar.emotion import Emotion, LabelPair
+from ecavatar.errors import ConfigError, EcavatarError
 
 app = typer.Typer(
     help="Talking 3D faces with emotion from one photo and speech.",
@@ -64,6 +66,53 @@ def add(
     """Check a file or folder of yours and copy it to where the pipeline looks for it."""
     target = add_asset(kind, file, data)
     print(f"{kind}: added as {target}; fingerprint and licence are in {target.name}.asset.json beside it.")
+
+
+@app.command(epilog="Example: ecavatar animate photo.png speech.wav --out clip.mp4 --emotion happy --level 3")
+def animate(
+    photo: Annotated[Path, typer.Argument(help="A picture with one clearly visible face.")],
+    audio: Annotated[Path, typer.Argument(help="Speech: a sound file, or a film whose sound is used.")],
+    *,
+    out: Annotated[Path, typer.Option(help="The film to write (mp4).")],
+    emotion: Annotated[
+        str | None, typer.Option(help="Emotion to show; recognised from the speech if not given.")
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(min=1, max=3, help="Its intensity; 2 if only the emotion is given.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=64, help="Edge of the square film in pixels.")] = 512,
+    profile: Annotated[
+        str, typer.Option(help="Whose models: data/<profile>, and its settings in params.yaml.")
+    ] = "sample",
+    params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
+) -> None:
+    """Let the face in a photo speak a recording, with emotion."""
+    label = _label(emotion, level)
+    if out.suffix != ".mp4" or size % 2:
+        raise ConfigError(f"--out must end in .mp4 and --size be even; got {out} and {size}.")
+    from ecavatar.animate import animate_files  # networks take seconds to import
+
+    animation = animate_files(
+        photo,
+        audio,
+        out,
+        data=Path("data") / profile,
+        settings=load_params(params).profile(profile),
+        label=label,
+        size_px=size,
+    )
+    shown = ", ".join(f"{w.emotion.label} {w.level}" for w in animation.track.windows)
+    print(f"{out}: {len(animation.motion.vertices)} frames at {animation.motion.fps:g} fps; emotion: {shown}")
+
+
+def _label(emotion: str | None, level: int | None) -> LabelPair | None:
+    if emotion is None:
+        if level is not None:
+            raise ConfigError(
+                "--level needs --emotion; without both, emotion and level are recognised from the speech."
+            )
+        return None
+    return LabelPair(Emotion.from_label(emotion), 2 if level is None else level)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ def corpus_root(paths: ProfilePaths, corpus: Corpus) -> Path:
     return {"vocaset": paths.vocaset, "ravdess": paths.ravdess, "mead": paths.mead}[corpus]
 
 
-@shard_task
+@shard_task(name="track_corpus")
 def _track(corpus: Corpus, profile: str, settings: EmotionSettings) -> int:
     paths = ProfilePaths(profile)
     clips = {clip.clip_id: clip.sound() for clip in spoken_clips(corpus, corpus_root(paths, corpus))}
@@ -46,7 +46,7 @@ def track_emotions(profile: str, corpus: str) -> str:
     return f"{clips} clips"
 
 
-@shard_task
+@shard_task(name="predict_subject")
 def _predict_subject(method: Method, corpus: Corpus, subject: str, profile: str) -> int:
     torch.set_num_threads(1)  # sums of several threads end in other bits; tasks run side by side instead
     paths = ProfilePaths(profile)
@@ -82,7 +82,7 @@ def predict(profile: str, method: str) -> str:
     return f"{sum(counts)} clips of {len(jobs)} subjects"
 
 
-@shard_task
+@shard_task(name="score_predictions")
 def _benchmark(profile: str) -> str:
     paths = ProfilePaths(profile)
     sources = BenchmarkSources(
@@ -105,7 +105,7 @@ def benchmark(profile: str) -> str:
     return _benchmark.submit(profile).result()
 
 
-@shard_task
+@shard_task(name="draw_report")
 def _report(profile: str) -> str:
     paths = ProfilePaths(profile)
     sources = ReportSources(

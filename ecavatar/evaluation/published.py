@@ -1,8 +1,8 @@
 """Numbers of the ECAvatar paper (ACM MM 2024, doi 10.1145/3664647.3681328) that the report shows beside ours.
 
 Table 1: images per category and level. Table 3: errors, unit 1e-5 m^2; the papers print "x 10^-5 mm", but their scripts
-average *squared metres*. Both come from licensed corpora, Table 3 with the authors' released checkpoints: not comparable
-with numbers of the sample world.
+average *squared metres*. Both come from licensed corpora, Table 3 with the authors' released checkpoints: not
+comparable with numbers of the sample world.
 """
 
 from collections.abc import Mapping
