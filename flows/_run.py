@@ -18,9 +18,9 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar, overload
 
-from prefect import Flow, Task, task
+from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, wait
@@ -36,6 +36,7 @@ DONE, BUG, MISTAKE = 0, 1, 2
 """Exit codes: finished; a defect of ours; something the user can put right."""
 
 Result = TypeVar("Result")
+Parameters = ParamSpec("Parameters")
 
 
 @dataclass(slots=True)
@@ -83,16 +84,35 @@ def _retry_unless_mistake(_task: Task, _run: TaskRun, state: State) -> bool:
     return not isinstance(failure, EcavatarError)  # the same wrong input fails again
 
 
-shard_task = functools.partial(
-    task,
-    cache_policy=NO_CACHE,  # DVC owns caching; Prefect's key would hash a path's name, not its content
-    persist_result=False,
-    retries=1,
-    retry_condition_fn=_retry_unless_mistake,
-)
-"""Decorator of a task that makes one shard: `@shard_task` or `@shard_task(name=...)`.
+@overload
+def shard_task(function: Callable[Parameters, Result]) -> Task[Parameters, Result]: ...
 
-Only paths and small values cross its border, never tensors."""
+
+@overload
+def shard_task(*, name: str) -> Callable[[Callable[Parameters, Result]], Task[Parameters, Result]]: ...
+
+
+def shard_task(
+    function: Callable[Parameters, Result] | None = None, *, name: str | None = None
+) -> Task[Parameters, Result] | Callable[[Callable[Parameters, Result]], Task[Parameters, Result]]:
+    """Decorator of a task that makes one shard: `@shard_task` or `@shard_task(name=...)`.
+
+    Only paths and small values cross its border, never tensors. It is tried twice, unless the user made a mistake.
+    """
+    if function is None:
+        return functools.partial(_as_task, name=name)
+    return _as_task(function, name=name)
+
+
+def _as_task(function: Callable[Parameters, Result], name: str | None) -> Task[Parameters, Result]:
+    return Task(
+        function,
+        name=name,
+        cache_policy=NO_CACHE,  # DVC owns caching; Prefect's key would hash a path's name, not its content
+        persist_result=False,
+        retries=1,
+        retry_condition_fn=_retry_unless_mistake,
+    )
 
 
 def wait_all(futures: Iterable[PrefectFuture[Result]]) -> list[Result]:
