@@ -23,6 +23,23 @@ class Section(BaseModel):
 # --- sections: one class per stage, in pipeline order -------------------------------------------------------------------
 
 
+class CorporaSettings(Section):
+    """`make_corpora`: sizes of the sample world; only the sample profile has it."""
+
+    affectnet_images: Annotated[int, Field(ge=16)]
+    """Lines of AffectNet's lists; nine tenths are good faces, evenly over the eight categories (the original: 450000)."""
+    affectnet_px: Annotated[int, Field(ge=64)]
+    """Side of the images."""
+    vocaset_sentences: Annotated[int, Field(ge=1, le=20)]
+    """Sentences of each of the twelve subjects (the original: 40)."""
+    ravdess_actors: Annotated[int, Field(ge=1, le=24)]
+    """Actors, 13 films each (the original: 24)."""
+    mead_actors: Annotated[int, Field(ge=1, le=8)]
+    """Actors, who share MEAD's 22 emotions and levels (the original: 60)."""
+    film_px: Annotated[int, Field(ge=64, multiple_of=2)]
+    """Side of the films."""
+
+
 class SelectSettings(Section):
     """`select_images`: which AffectNet images become Emolib, and which feed FuNet."""
 
@@ -200,6 +217,8 @@ class ReportSettings(Section):
 class ProfileSettings(Section):
     """All sections of one profile."""
 
+    corpora: CorporaSettings | None = None
+    """None where the user's own corpora are read."""
     select: SelectSettings
     reconstruct: ReconstructSettings
     rig: RigSettings
