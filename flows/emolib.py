@@ -6,8 +6,6 @@ from pathlib import Path
 import pyarrow as pa
 from prefect import flow
 
-import ecavatar.face
-import ecavatar.reconstruction
 from ecavatar.corpora import mead, ravdess
 from ecavatar.corpora.affectnet import read_annotations
 from ecavatar.corpora.clips import SpeechClip
@@ -148,14 +146,8 @@ def _write_faces(profile: str, records: pa.Table, read: ReadRecord, out: Path, r
         return faces.table
 
     what_matters = settings.model_dump(exclude={"shards", "max_rejects"})
-    made_from = input_hash(records.to_pylist(), what_matters, face_model, _sources())
+    made_from = input_hash(records.to_pylist(), what_matters, face_model)
     write_shard(out, made_from, make, reconstructor.tags)
-
-
-def _sources() -> list[Path]:
-    """The code that decides what a face becomes: shards outlive a stage, so a changed file must make them anew."""
-    rooms = (ecavatar.face, ecavatar.reconstruction)
-    return [path for room in rooms for path in sorted(Path(room.__path__[0]).glob("*.py"))]
 
 
 def _inspect_in_parallel(paths: Sequence[Path]) -> list[ImageCheck]:
