@@ -40,6 +40,45 @@ class CorporaSettings(Section):
     """Side of the films."""
 
 
+class SpeechModelsSettings(Section):
+    """`make_speech_models` (sample only): sizes and training of the stand-in HuBERT, wav2vec2 and emotion2vec."""
+
+    threads: Annotated[int, Field(ge=1)]
+    """Torch threads; part of the result, since the last bits of sums depend on it."""
+    clips: Annotated[int, Field(ge=1)]
+    """Training utterances."""
+    held_out_clips: Annotated[int, Field(ge=1)]
+    """Utterances of other sentences by other speakers, for the figures."""
+    channels: Annotated[list[int], Field(min_length=7, max_length=7)]
+    """Channels of the seven convolutions (published: 512 each)."""
+    hidden: Annotated[int, Field(ge=8)]
+    """Width of the transformer (published: 1024 for the large models)."""
+    layers: Annotated[int, Field(ge=1)]
+    """Transformer layers (published: 24)."""
+    heads: Annotated[int, Field(ge=1)]
+    """Attention heads (published: 16)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    """Dropout inside the transformer (published: 0.1)."""
+    batch: Annotated[int, Field(ge=1)]
+    """Utterances per step."""
+    crop_samples: Annotated[int, Field(ge=400)]
+    """Length of the pieces that the front end learns from, at 16 kHz."""
+    front_end_steps: Annotated[int, Field(ge=1)]
+    """Steps in which the convolutions learn spectrum, phone and emotion."""
+    front_end_rate: Annotated[float, Field(gt=0)]
+    """Highest learning rate of the convolutions."""
+    step_steps: Annotated[int, Field(ge=1)]
+    """Steps in which the transformer learns the letter of every 20 ms."""
+    ctc_steps: Annotated[int, Field(ge=1)]
+    """CTC steps of HuBERT, and again of wav2vec2."""
+    emotion_steps: Annotated[int, Field(ge=1)]
+    """Steps of emotion2vec."""
+    emotion_window: Annotated[int, Field(ge=1)]
+    """Length of the pieces that emotion2vec learns from, in steps of 20 ms."""
+    rate: Annotated[float, Field(gt=0)]
+    """Highest learning rate of the transformers; CTC and emotions use half of it."""
+
+
 class SelectSettings(Section):
     """`select_images`: which AffectNet images become Emolib, and which feed FuNet."""
 
@@ -187,6 +226,13 @@ class FuNetSettings(Section):
     training: TrainingSettings
 
 
+class EmotionSettings(Section):
+    """`track_emotions`: the emotions heard along a clip."""
+
+    window_seconds: Annotated[float, Field(gt=0)]
+    """The paper's t (it gives no value): one emotion and level per window."""
+
+
 class PredictSettings(Section):
     """`predict`: how lips and emotion become one face."""
 
@@ -219,12 +265,15 @@ class ProfileSettings(Section):
 
     corpora: CorporaSettings | None = None
     """None where the user's own corpora are read."""
+    speech_models: SpeechModelsSettings | None = None
+    """Only where the pipeline trains its own speech models; `full` uses published ones."""
     select: SelectSettings
     reconstruct: ReconstructSettings
     rig: RigSettings
     selftalk: SelfTalkSettings
     pairs: PairsSettings
     funet: FuNetSettings
+    emotions: EmotionSettings
     predict: PredictSettings
     benchmark: BenchmarkSettings
     report: ReportSettings

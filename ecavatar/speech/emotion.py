@@ -49,7 +49,7 @@ def recognise_emotions(
             )
     if not sounds:
         return np.zeros((0, len(EMOTION2VEC_LABELS)))
-    with _funasr_contained():
+    with contained_funasr():
         model = _open_model(model_dir, device)
         results = [
             model.generate(sound, granularity="utterance", extract_embedding=False, disable_pbar=True)[0]
@@ -84,7 +84,7 @@ def _open_model(model_dir: Path, device: str) -> Any:  # funasr is untyped
 
 
 @contextlib.contextmanager
-def _funasr_contained() -> Iterator[None]:
+def contained_funasr() -> Iterator[None]:
     """Puts back what funasr changes: root logging, the three global random states, torch's threads."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

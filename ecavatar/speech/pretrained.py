@@ -25,7 +25,7 @@ def from_pretrained(loader: Callable[..., Any], source: str | Path, purpose: str
             f"{purpose}: no directory {source}. Give a transformers directory (config.json, model.safetensors) "
             "or a hub id; the sample profile makes its own: `dvc repro`."
         )
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             return loader(str(source), local_files_only=is_directory)
         except (OSError, ValueError, KeyError) as error:
@@ -43,7 +43,7 @@ def _looks_like_a_path(source: str | Path) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Hides the progress bar and the report on unused weights; a CTC checkpoint opened as encoder always has some."""
     from transformers.utils import logging as transformers_logging
 
