@@ -43,8 +43,9 @@ def write_mesh(
         content = _obj_text(vertices, faces, uv, uv_faces).encode()
     else:
         import trimesh  # slow to import
+        from trimesh.exchange.ply import export_ply
 
-        content = trimesh.Trimesh(vertices, faces, process=False).export(file_type="ply")
+        content = export_ply(trimesh.Trimesh(vertices, faces, process=False))
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 

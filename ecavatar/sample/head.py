@@ -46,8 +46,8 @@ _ROOT_JOINT = np.array([0.0, 0.596, 0.005])  # bones neck01 and neck03 of the so
 _NECK_JOINT = np.array([0.0, 0.664, 0.027])
 _JOINT_REACH = 0.035
 _LOCAL_SD = {  # standard deviation of a modifier that runs from -1 (…-decr) to 1 (…-incr)
-    "asym": 0.2, "cheek": 0.25, "chin": 0.22, "ears": 0.2, "eyebrows": 0.25, "eyes": 0.2, "forehead": 0.17,
-    "head": 0.08, "mouth": 0.15, "neck": 0.1, "nose": 0.2,
+    "asym": 0.2, "cheek": 0.25, "chin": 0.22, "ears": 0.2, "eyebrows": 0.22, "eyes": 0.2, "forehead": 0.17,
+    "head": 0.08, "mouth": 0.15, "neck": 0.1, "nose": 0.17,
 }  # fmt: skip
 _OPPOSITES = (
     ("decr", "incr"), ("down", "up"), ("in", "out"), ("backward", "forward"), ("concave", "convex"),
