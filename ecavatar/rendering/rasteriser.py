@@ -13,6 +13,9 @@ from jaxtyping import Float, Int
 
 from ecavatar.errors import ShapeError
 
+_EDGE = -1e-9
+"""A weight down to which a pixel still counts as inside: rounding must not open a crack between two faces."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fragments:
@@ -95,14 +98,17 @@ def _draw(
         last_column = int(np.floor(min(max(ax, bx, cx) - 0.5, width - 1.0)))
         first_row = max(0, int(np.ceil(max(min(ay, by, cy) - 0.5, 0.0))))
         last_row = int(np.floor(min(max(ay, by, cy) - 0.5, height - 1.0)))
+        # weights are linear over the picture: w = w at (0, 0) + slope in x * x + slope in y * y
+        wa_x, wa_y = (by - cy) * scale, (cx - bx) * scale
+        wb_x, wb_y = (cy - ay) * scale, (ax - cx) * scale
         for row in range(first_row, last_row + 1):
-            y = row + 0.5
+            wa_row = (row + 0.5 - cy) * wa_y - cx * wa_x
+            wb_row = (row + 0.5 - cy) * wb_y - cx * wb_x
             for column in range(first_column, last_column + 1):
-                x = column + 0.5
-                wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) * scale
-                wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * scale
+                wa = wa_row + (column + 0.5) * wa_x
+                wb = wb_row + (column + 0.5) * wb_x
                 wc = 1.0 - wa - wb
-                if wa < 0.0 or wb < 0.0 or wc < 0.0:
+                if wa < _EDGE or wb < _EDGE or wc < _EDGE:
                     continue
                 if is_perspective:
                     wa, wb, wc = wa / az, wb / bz, wc / cz
