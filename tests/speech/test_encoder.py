@@ -138,7 +138,7 @@ def test_another_kind_of_model_is_refused() -> None:
 
 
 def write_recogniser(directory: Path, model: PreTrainedModel) -> None:
-    from ecavatar.sample.speech_models import write_tokenizer  # the files the sample profile writes
+    from ecavatar.sample.speech_recognisers import write_tokenizer  # the files the sample profile writes
 
     model.save_pretrained(directory)
     write_tokenizer(directory)
