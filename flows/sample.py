@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from ecavatar.sample.speech_models import make_speech_models as write_speech_models
 from prefect import flow
 from prefect.utilities.annotations import quote
 
@@ -10,6 +9,7 @@ from ecavatar.errors import ConfigError
 from ecavatar.face.model import FaceAsset
 from ecavatar.sample.corpora import CorporaBuild, CorporaPaths, Part, write_sample_corpora
 from ecavatar.sample.head import write_open_head
+from ecavatar.sample.speech_models import make_speech_models as write_speech_models
 from flows._run import main, seed, shard_task, stage_settings, wait_all
 from flows.paths import ProfilePaths
 

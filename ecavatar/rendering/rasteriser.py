@@ -1,8 +1,8 @@
 """A z-buffer on the CPU: which face is seen at each pixel, and where on it.
 
 Faces are drawn in order and a pixel keeps the nearest one (the first where depths are equal), so the answer depends
-on the mesh alone. The kernel is compiled once, cached beside the source and runs without Python's lock: several frames can
-be drawn by several threads.
+on the mesh alone. The kernel is compiled once, cached beside the source and runs without Python's lock: several frames
+can be drawn by several threads.
 """
 
 from dataclasses import dataclass
