@@ -10,18 +10,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ecavatar.face.alignment import (
     apply_transform,
     iterative_closest_point,
     register_points,
 )
-from ecavatar.face.model import FaceModel
+from ecavatar.face.model import FaceAsset, FaceModel
 from ecavatar.reconstruction.fitter import Reconstruction
+from ecavatar.reconstruction.linear import JAW
 
 RIGID_REGIONS = ("scalp", "left_ear", "right_ear")
-"""Moved by neither expression nor jaw, so they alone tell how the head was turned."""
+"""Hardly moved by expression and jaw, so they alone tell how the head was turned."""
 
 Vertices = Float[np.ndarray, "vertices 3"]
 
@@ -61,6 +62,13 @@ def posed_vertices(model: FaceModel, reconstruction: Reconstruction) -> Vertices
     return expressive @ reconstruction.rotation.T + np.array([x, -y, 0.0])
 
 
+def rigid_vertices(asset: FaceAsset) -> Int[np.ndarray, " vertices"]:
+    """The steadier half of the rigid regions: the vertices that expression and jaw move least."""
+    candidates = np.concatenate([asset.regions[name] for name in RIGID_REGIONS])
+    reach = np.linalg.norm(asset.expression_basis[candidates], axis=(1, 2)) + asset.skinning[candidates, JAW]
+    return np.sort(candidates[np.argsort(reach, kind="stable")[: (len(candidates) + 1) // 2]])
+
+
 def align_to_zero_pose(
     model: FaceModel,
     reconstruction: Reconstruction,
@@ -77,7 +85,7 @@ def align_to_zero_pose(
         posed_vertices(model, reconstruction),
         neutral_vertices(model, reconstruction).astype(np.float64),
     )
-    rigid = np.concatenate([model.asset.regions[name] for name in RIGID_REGIONS])
+    rigid = rigid_vertices(model.asset)
     if method == "procrustes":
         registration = register_points(posed[rigid], neutral[rigid])
     else:
