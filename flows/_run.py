@@ -194,7 +194,8 @@ def main(*flows: Flow) -> None:
 def run(flows: Sequence[Flow], arguments: Sequence[str]) -> int:
     """As `main`, for given arguments, and returning the exit code."""
     options = vars(_parser(flows).parse_args(arguments))
-    flow = next(flow for flow in flows if flow.name == options.pop("stage"))
+    stage = options.pop("stage")
+    flow = next(flow for flow in flows if flow.name == stage)
     _options.params, _options.workers = options.pop("params"), options.pop("workers")
     label = " ".join(
         [f"{flow.name}@{options['profile']}", *(str(v) for k, v in options.items() if k != "profile" and v)]
