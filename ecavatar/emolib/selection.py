@@ -71,6 +71,7 @@ def select(
     Args:
         annotations: table of `ecavatar.corpora.affectnet.read_annotations`.
         root: the corpus folder that `path` is relative to.
+        settings: how many, and by which rule.
         seed: the project's seed; each category and level has a stream of its own.
         check: how images are opened; give one that works in parallel for many.
 

@@ -208,6 +208,9 @@ def reconstruct_photo(
 
     Args:
         image: 8-bit RGB.
+        landmarker: finds the landmarks.
+        asset: the face model to fit.
+        settings: priors, errors and limits of the fit.
         name: how messages call the image, for instance its path.
         box: where the face is, if known.
 

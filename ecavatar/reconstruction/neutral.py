@@ -77,6 +77,8 @@ def align_to_zero_pose(
     """The posed mesh moved back onto the zero pose by a rigid registration of the regions that expression leaves alone.
 
     Args:
+        model: the face model.
+        reconstruction: a face fitted with it.
         method: `procrustes` uses that both meshes have one topology (exact, closed form); `icp`, the paper's, matches
             the same regions to the nearest surface, starting from the fitted head rotation (from far away it would
             end in local minima).

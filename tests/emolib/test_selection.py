@@ -28,7 +28,7 @@ def annotations() -> pd.DataFrame:
             "emotion_code": rng.integers(0, 11, count),
             "valence": rng.uniform(-1, 1, count),
             "arousal": np.where(rng.random(count) < 0.1, np.nan, rng.uniform(-1, 1, count)),
-            **{name: np.nan for name in ("face_x", "face_y", "face_width", "face_height")},
+            **dict.fromkeys(("face_x", "face_y", "face_width", "face_height"), np.nan),
         }
     )
 
