@@ -6,6 +6,7 @@ that a landmark detector and a person can read; the shading of skin is another m
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -65,15 +66,27 @@ def vertex_normals(
     vertices: Float[np.ndarray, "vertices 3"], faces: Int[np.ndarray, "faces 3"]
 ) -> Float[np.ndarray, "vertices 3"]:
     """Unit normals (float64), each the area-weighted mean of its faces'; zero for a vertex without area."""
-    points = np.asarray(vertices, dtype=np.float64)
-    a, b, c = (points[faces[:, corner]] for corner in range(3))
-    face_normals = np.cross(b - a, c - a)
-    normals = np.zeros_like(points)
-    for axis in range(3):
+    return _normals(np.ascontiguousarray(vertices, dtype=np.float64), np.ascontiguousarray(faces, dtype=np.int32))
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    normals = np.zeros_like(vertices)
+    for face in range(faces.shape[0]):
+        a, b, c = vertices[faces[face, 0]], vertices[faces[face, 1]], vertices[faces[face, 2]]
+        ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+        vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
         for corner in range(3):
-            normals[:, axis] += np.bincount(faces[:, corner], weights=face_normals[:, axis], minlength=len(points))
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    return np.divide(normals, length, out=np.zeros_like(normals), where=length > 0)
+            normal = normals[faces[face, corner]]
+            normal[0] += uy * vz - uz * vy
+            normal[1] += uz * vx - ux * vz
+            normal[2] += ux * vy - uy * vx
+    for vertex in range(vertices.shape[0]):
+        normal = normals[vertex]
+        length = np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
+        if length > 0.0:
+            normal /= length
+    return normals
 
 
 def render_face(
@@ -135,7 +148,7 @@ def _light(
     strengths = np.array([light.colour for light in lights.lights], dtype=np.float64).reshape(-1, 3)
     count = len(vertices)
     has_texture = isinstance(colours, Texture)
-    image, corners = _sampled(colours, faces)
+    image, uv, uv_faces = _texture_arrays(colours)
     return _shade(
         fragments.face_ids,
         fragments.barycentrics,
@@ -145,7 +158,8 @@ def _light(
         np.ones((1, 3)) if has_texture else np.ascontiguousarray(colours, dtype=np.float64),
         has_texture,
         image,
-        corners,
+        uv,
+        uv_faces,
         np.ones(count) if tint is None else np.ascontiguousarray(tint, dtype=np.float64),
         np.full(count, 0.04) if gloss is None else np.ascontiguousarray(gloss, dtype=np.float64),
         viewpoint,
@@ -156,14 +170,15 @@ def _light(
     )
 
 
-def _sampled(colours: np.ndarray | Texture, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The texture's image, and each face's three corners in it (column, row; texel centres at whole numbers)."""
+def _texture_arrays(colours: np.ndarray | Texture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, uv and uv faces in the kernel's types; empty ones where colours belong to vertices."""
     if not isinstance(colours, Texture):
-        return np.zeros((1, 1, 3), dtype=np.float32), np.zeros((1, 3, 2))
-    rows, columns = colours.image.shape[:2]
-    uv = np.asarray(colours.uv, dtype=np.float64)[colours.uv_faces]
-    corners = np.stack([uv[..., 0] * columns - 0.5, (1 - uv[..., 1]) * rows - 0.5], axis=-1)
-    return np.ascontiguousarray(colours.image, dtype=np.float32), np.ascontiguousarray(corners)
+        return np.zeros((1, 1, 3), dtype=np.float32), np.zeros((1, 2)), np.zeros((1, 3), dtype=np.int32)
+    return (
+        np.ascontiguousarray(colours.image, dtype=np.float32),
+        np.ascontiguousarray(colours.uv, dtype=np.float64),
+        np.ascontiguousarray(colours.uv_faces, dtype=np.int32),
+    )
 
 
 def _check_arrays(
@@ -209,15 +224,33 @@ def srgb_from_linear(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*a
     return np.where(values <= 0.0031308, values * 12.92, 1.055 * np.maximum(values, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
+@lru_cache(maxsize=1)
+def _bytes_of_step() -> np.ndarray:
+    return np.rint(srgb_from_linear(np.linspace(0, 1, 65_536)) * 255).astype(np.uint8)
+
+
 def _compose(light: np.ndarray, cover: np.ndarray, behind: np.ndarray) -> np.ndarray:
     mixed = np.clip(light + (1 - cover[..., None]) * behind, 0, 1)
     # 65,536 steps are fine enough: the steepest part of the curve moves 0.05 bytes a step
-    bytes_of_step = np.rint(srgb_from_linear(np.linspace(0, 1, 65_536)) * 255).astype(np.uint8)
-    return bytes_of_step[(mixed * 65_535 + 0.5).astype(np.uint16)]
+    return _bytes_of_step()[(mixed * 65_535 + 0.5).astype(np.uint16)]
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _shade(  # one kernel over pixels: pieces would copy whole pictures
+def _sample(image: np.ndarray, x: float, y: float, albedo: np.ndarray) -> None:
+    """Write the image's colour at column x and row y into `albedo`, mixed from the four texels around."""
+    x = min(max(x, 0.0), image.shape[1] - 1.0)
+    y = min(max(y, 0.0), image.shape[0] - 1.0)
+    x0, y0 = int(x), int(y)
+    x1, y1 = min(x0 + 1, image.shape[1] - 1), min(y0 + 1, image.shape[0] - 1)
+    fx, fy = x - x0, y - y0
+    for channel in range(3):
+        top = image[y0, x0, channel] * (1 - fx) + image[y0, x1, channel] * fx
+        bottom = image[y1, x0, channel] * (1 - fx) + image[y1, x1, channel] * fx
+        albedo[channel] = top * (1 - fy) + bottom * fy
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _shade(  # one kernel over sub-pixels: pieces of it would pass whole pictures around
     face_ids: np.ndarray,
     barycentrics: np.ndarray,
     faces: np.ndarray,
@@ -226,7 +259,8 @@ def _shade(  # one kernel over pixels: pieces would copy whole pictures
     colours: np.ndarray,
     has_texture: bool,
     image: np.ndarray,
-    corners: np.ndarray,
+    uv: np.ndarray,
+    uv_faces: np.ndarray,
     tint: np.ndarray,
     gloss: np.ndarray,
     viewpoint: np.ndarray,
@@ -238,61 +272,59 @@ def _shade(  # one kernel over pixels: pieces would copy whole pictures
     height, width = face_ids.shape[0] // subpixels, face_ids.shape[1] // subpixels
     light = np.zeros((height, width, 3))
     cover = np.zeros((height, width))
-    rows, columns = image.shape[0], image.shape[1]
     share = 1.0 / (subpixels * subpixels)
     albedo = np.zeros(3)
-    normal = np.zeros(3)
-    away = np.zeros(3)
     for row in range(height * subpixels):
         for column in range(width * subpixels):
             face = face_ids[row, column]
             if face < 0:
                 continue
-            w = barycentrics[row, column]
+            u, v, w = barycentrics[row, column, 0], barycentrics[row, column, 1], barycentrics[row, column, 2]
             a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-            open_share = w[0] * tint[a] + w[1] * tint[b] + w[2] * tint[c]
-            strength = w[0] * gloss[a] + w[1] * gloss[b] + w[2] * gloss[c]
-            for axis in range(3):
-                normal[axis] = w[0] * normals[a, axis] + w[1] * normals[b, axis] + w[2] * normals[c, axis]
-                position = w[0] * positions[a, axis] + w[1] * positions[b, axis] + w[2] * positions[c, axis]
-                away[axis] = viewpoint[axis] - position
-                if not has_texture:
-                    albedo[axis] = w[0] * colours[a, axis] + w[1] * colours[b, axis] + w[2] * colours[c, axis]
+            open_share = u * tint[a] + v * tint[b] + w * tint[c]
+            strength = u * gloss[a] + v * gloss[b] + w * gloss[c]
+            nx = u * normals[a, 0] + v * normals[b, 0] + w * normals[c, 0]
+            ny = u * normals[a, 1] + v * normals[b, 1] + w * normals[c, 1]
+            nz = u * normals[a, 2] + v * normals[b, 2] + w * normals[c, 2]
+            ex = viewpoint[0] - (u * positions[a, 0] + v * positions[b, 0] + w * positions[c, 0])
+            ey = viewpoint[1] - (u * positions[a, 1] + v * positions[b, 1] + w * positions[c, 1])
+            ez = viewpoint[2] - (u * positions[a, 2] + v * positions[b, 2] + w * positions[c, 2])
+            scale = 1.0 / np.sqrt(ex * ex + ey * ey + ez * ez)
+            ex, ey, ez = ex * scale, ey * scale, ez * scale
+            scale = 1.0 / (np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12)
+            if nx * ex + ny * ey + nz * ez < 0.0:  # the inside of an open mesh is lit as its outside
+                scale = -scale
+            nx, ny, nz = nx * scale, ny * scale, nz * scale
             if has_texture:
-                x = w[0] * corners[face, 0, 0] + w[1] * corners[face, 1, 0] + w[2] * corners[face, 2, 0]
-                y = w[0] * corners[face, 0, 1] + w[1] * corners[face, 1, 1] + w[2] * corners[face, 2, 1]
-                x = min(max(x, 0.0), columns - 1.0)
-                y = min(max(y, 0.0), rows - 1.0)
-                x0, y0 = int(x), int(y)
-                x1, y1 = min(x0 + 1, columns - 1), min(y0 + 1, rows - 1)
-                fx, fy = x - x0, y - y0
-                for axis in range(3):
-                    top = image[y0, x0, axis] * (1 - fx) + image[y0, x1, axis] * fx
-                    bottom = image[y1, x0, axis] * (1 - fx) + image[y1, x1, axis] * fx
-                    albedo[axis] = top * (1 - fy) + bottom * fy
-            away /= np.sqrt(away[0] ** 2 + away[1] ** 2 + away[2] ** 2)
-            length = np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2) + 1e-12
-            facing = normal[0] * away[0] + normal[1] * away[1] + normal[2] * away[2]
-            if facing < 0.0:  # the inside of an open mesh is lit as its outside
-                length = -length
-            normal /= length
-            pixel = light[row // subpixels, column // subpixels]
-            fill = 0.83 + 0.17 * normal[1]
-            for axis in range(3):
-                pixel[axis] += share * albedo[axis] * open_share * ambient[axis] * fill
+                p, q, r = uv_faces[face, 0], uv_faces[face, 1], uv_faces[face, 2]
+                x = (u * uv[p, 0] + v * uv[q, 0] + w * uv[r, 0]) * image.shape[1] - 0.5
+                y = (1.0 - (u * uv[p, 1] + v * uv[q, 1] + w * uv[r, 1])) * image.shape[0] - 0.5
+                _sample(image, x, y, albedo)
+            else:
+                for channel in range(3):
+                    albedo[channel] = u * colours[a, channel] + v * colours[b, channel] + w * colours[c, channel]
+            fill = (0.83 + 0.17 * ny) * open_share
+            red, green, blue = (
+                albedo[0] * ambient[0] * fill,
+                albedo[1] * ambient[1] * fill,
+                albedo[2] * ambient[2] * fill,
+            )
             for k in range(directions.shape[0]):
-                diffuse = 0.0
-                for axis in range(3):
-                    diffuse += normal[axis] * directions[k, axis]
+                dx, dy, dz = directions[k, 0], directions[k, 1], directions[k, 2]
                 # light reaches a little beyond the terminator, as it does through skin
-                diffuse = max(0.0, (diffuse + 0.15) / 1.15)
-                highlight = 0.0
-                if diffuse > 0.0:
-                    hx, hy, hz = directions[k, 0] + away[0], directions[k, 1] + away[1], directions[k, 2] + away[2]
-                    half = (normal[0] * hx + normal[1] * hy + normal[2] * hz) / np.sqrt(hx * hx + hy * hy + hz * hz)
-                    half = max(half, 0.0)
-                    highlight = strength * (half**12 + 2.0 * half**60) * open_share
-                for axis in range(3):
-                    pixel[axis] += share * (albedo[axis] * open_share * diffuse + highlight) * strengths[k, axis]
-            cover[row // subpixels, column // subpixels] += share
+                diffuse = (nx * dx + ny * dy + nz * dz + 0.15) / 1.15
+                if diffuse <= 0.0:
+                    continue
+                hx, hy, hz = dx + ex, dy + ey, dz + ez
+                half = max((nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz), 0.0)
+                highlight = strength * (half**12 + 2.0 * half**60) * open_share
+                diffuse *= open_share
+                red += (albedo[0] * diffuse + highlight) * strengths[k, 0]
+                green += (albedo[1] * diffuse + highlight) * strengths[k, 1]
+                blue += (albedo[2] * diffuse + highlight) * strengths[k, 2]
+            pixel_row, pixel_column = row // subpixels, column // subpixels
+            light[pixel_row, pixel_column, 0] += share * red
+            light[pixel_row, pixel_column, 1] += share * green
+            light[pixel_row, pixel_column, 2] += share * blue
+            cover[pixel_row, pixel_column] += share
     return light, cover
