@@ -16,6 +16,16 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 SMALLER: Mapping[str, object] = {
+    "sample.corpora.affectnet_images": 160,
+    "sample.corpora.vocaset_sentences": 1,
+    "sample.corpora.ravdess_actors": 1,
+    "sample.corpora.mead_actors": 1,
+    "sample.speech_models.clips": 48,
+    "sample.speech_models.held_out_clips": 8,
+    "sample.speech_models.front_end_steps": 20,
+    "sample.speech_models.step_steps": 10,
+    "sample.speech_models.ctc_steps": 10,
+    "sample.speech_models.emotion_steps": 10,
     "sample.select.per_level": 3,
     "sample.select.pool": 40,
     "sample.selftalk.training.epochs": 4,

@@ -198,6 +198,19 @@ def test_help_names_stages_options_and_an_example(capsys):
     assert "--corpus" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("arguments", "label"), [
+    (["first", "--profile", "sample", "--corpus", "mead"], "first@sample mead"),
+    (["second", "--profile", "full", "--workers", "3"], "second@full"),
+])  # fmt: skip
+def test_the_stage_that_is_named_runs_with_its_options(arguments, label, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        _run, "_run_stage", lambda flow, label, options: seen.append((flow.name, label, options["profile"]))
+    )
+    assert _run.run((first, second), arguments) == 0
+    assert seen == [(arguments[0], label, arguments[2])]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["third"], ["second"], ["second", "--profile", "tiny"], ["first", "--profile", "sample"],
