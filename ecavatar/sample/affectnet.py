@@ -73,7 +73,7 @@ _NOISE = 0.03
 _YAW, _PITCH, _ROLL = np.deg2rad([20, 12, 8])
 _SMALLEST_AMPLITUDE = 0.1
 _NULL_LANDMARKS_EVERY = 23
-_VALIDATION_EVERY = 10
+_VALIDATION_EVERY = 9  # shares no factor with the eight emotions, so all of them occur
 _PER_FOLDER = 100
 _JPEG_QUALITY = 92
 
@@ -119,7 +119,7 @@ def plan_faces(settings: CorporaSettings, world: SampleWorld) -> list[FaceItem]:
                 kind=kind,
                 emotion=Emotion((copied if copied >= 0 else index) % len(Emotion)),
                 source_id=f"{1 + index // _PER_FOLDER}/{name}{suffix}",
-                split="val" if (index // len(Emotion)) % _VALIDATION_EVERY == _VALIDATION_EVERY - 1 else "train",
+                split="val" if index % _VALIDATION_EVERY == 4 else "train",
                 copy_of=copied,
             )
         )
