@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ecavatar.config import SpeechModelsSettings
 from ecavatar.emotion import Emotion
-from ecavatar.errors import TrainingError
+from ecavatar.errors import DataError, TrainingError
 from ecavatar.sample.speech_corpus import BANDS, HOP, LETTERS, PHONES, SpokenClip, count_steps
 from ecavatar.seeding import stream
 from ecavatar.speech.pretrained import quiet_transformers
@@ -121,11 +121,13 @@ def _crops(
     """Endless batches of equally long pieces."""
     everything = torch.cat([clip.spectrum for clip in clips])
     mean, deviation = everything.mean(dim=0), everything.std(dim=0)
-    long_enough = [clip for clip in clips if len(clip.samples) > settings.crop_samples]
+    long_enough = [clip for clip in clips if len(clip.samples) >= settings.crop_samples]
+    if not long_enough:
+        raise DataError(f"no utterance has {settings.crop_samples} samples; lower `crop_samples` in params.yaml.")
     steps = count_steps(settings.crop_samples)
     while True:
         chosen = [long_enough[int(index)] for index in rng.integers(len(long_enough), size=settings.batch)]
-        starts = [int(rng.integers(clip.steps - steps + 1)) for clip in chosen]
+        starts = [int(rng.integers((len(clip.samples) - settings.crop_samples) // HOP + 1)) for clip in chosen]
         pieces = list(zip(chosen, starts, strict=True))
         yield {
             "samples": torch.stack([c.samples[s * HOP : s * HOP + settings.crop_samples] for c, s in pieces]),

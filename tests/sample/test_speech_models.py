@@ -116,6 +116,15 @@ def test_the_front_end_learns_and_is_then_fixed() -> None:
     assert all(torch.equal(a.values, b.values) for a, b in zip(features, again, strict=True))
 
 
+def test_pieces_may_be_of_any_length_that_some_clip_has() -> None:
+    clips = speak_clips("test", 3, TRAINING_SENTENCES, SPEAKERS, 0, 1)
+    longest = max(len(clip.samples) for clip in clips)
+    for length in (400, 719, 720, longest):
+        train_front_end(clips, TINY.model_copy(update={"crop_samples": length, "front_end_steps": 2}), 0)
+    with pytest.raises(DataError, match="crop_samples"):
+        train_front_end(clips, TINY.model_copy(update={"crop_samples": longest + 1}), 0)
+
+
 def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     weight = torch.nn.Parameter(torch.tensor(1.0))
     with pytest.raises(TrainingError, match="toy"):
