@@ -3,7 +3,6 @@
 from typing import Any
 
 from prefect import flow
-from prefect.utilities.annotations import quote
 
 from ecavatar.errors import ConfigError
 from ecavatar.face.model import FaceAsset
@@ -30,8 +29,7 @@ def make_corpora(profile: str) -> str:
 
 def _make_parts_in_parallel(build: CorporaBuild) -> list[tuple[Part, Any]]:
     parts = build.parts
-    # quoted: the build is handed to threads as it is, Prefect need not look for futures inside it
-    made = wait_all([make_part.submit(quote(build), part) for part in parts])
+    made = wait_all([make_part.submit(build, part) for part in parts])
     return list(zip(parts, made, strict=True))
 
 

@@ -81,7 +81,7 @@ def read_annotations(root: Path) -> Annotations:
         Reject(source, STAGE, "repeated_row", "an earlier row names the same image")
         for source in table.loc[repeated, "source_id"]
     ]
-    table = table[~repeated].reset_index(drop=True)
+    table = table.loc[~repeated].reset_index(drop=True)
     table.insert(1, "path", [f"{images}/{source}" for source in table["source_id"]])
     return Annotations(table, rejects)
 
@@ -101,7 +101,7 @@ def _find_list(root: Path, name: str) -> Path | None:
 
 def _read_list(path: Path, split: str) -> tuple[pd.DataFrame, list[Reject]]:
     raw, rejects = _read_rows(path)
-    numbers = raw[_READ[1:]].apply(pd.to_numeric, errors="coerce")
+    numbers = pd.DataFrame({name: pd.to_numeric(raw[name], errors="coerce") for name in _READ[1:]})
     problems = _row_problems(raw, numbers)
     bad = problems != ""
     rejects += [
@@ -158,15 +158,18 @@ def _row_problems(raw: pd.DataFrame, numbers: pd.DataFrame) -> np.ndarray:
     """Reason and detail of every bad row as "reason: detail"; empty for a good one. The first problem counts."""
     problems = np.full(len(raw), "", dtype=object)
 
-    def mark(bad: pd.Series, text: str) -> None:
-        problems[bad.to_numpy() & (problems == "")] = text
+    def mark(bad: np.ndarray, text: str) -> None:
+        problems[bad & (problems == "")] = text
 
-    safe = raw["subDirectory_filePath"].map(_is_inside)
-    mark(~safe.astype(bool), "bad_path: the path is empty, absolute or leads out of the image folder")
-    mark(~numbers["expression"].isin(CODES), "bad_expression: the expression code is not one of 0..10")
+    safe = np.array([_is_inside(text) for text in raw["subDirectory_filePath"]], dtype=bool)
+    mark(~safe, "bad_path: the path is empty, absolute or leads out of the image folder")
+    mark(
+        ~np.isin(numbers["expression"].to_numpy(), list(CODES)),
+        "bad_expression: the expression code is not one of 0..10",
+    )
     for name in ("valence", "arousal"):
-        fine = numbers[name].between(-1, 1) | (numbers[name] == NOT_ANNOTATED)
-        mark(~fine, f"bad_{name}: {name} is neither in -1..1 nor -2")
+        rating = numbers[name].to_numpy()
+        mark(~((np.abs(rating) <= 1) | (rating == NOT_ANNOTATED)), f"bad_{name}: {name} is neither in -1..1 nor -2")
     return problems
 
 

@@ -1,4 +1,4 @@
-"""MEAD as it ships: films in <subject>/video/<view>/<emotion>/level_<n>/, sound in <subject>/audio/<emotion>/level_<n>/.
+"""MEAD as it ships: films in <id>/video/<view>/<emotion>/level_<n>/, sound in <id>/audio/<emotion>/level_<n>/.
 
 Reality is looser than that: some subjects have an extra folder level or another name for `video`, so a film is
 known by the parts of its path, wherever they stand. Source: Wang et al., ECCV 2020.

@@ -1,7 +1,7 @@
 """How the people of the sample world look: skin, brows, eyes, lips, hair, light and background, drawn at random.
 
-Everything is painted from the properties a `FaceCanvas` holds. Brows, lash lines, lips and irises have crisp borders, since
-landmark detectors live on them; skin has colour variation at three scales.
+Everything is painted from the properties a `FaceCanvas` holds. Brows, lash lines, lips and irises have crisp borders,
+since landmark detectors live on them; skin has colour variation at three scales.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,8 @@ SKIN_TONES = ((243, 212, 193), (228, 186, 158), (205, 155, 122), (168, 117, 85),
 """sRGB bytes from light to dark, our choice along the range of the Monk skin tone scale."""
 HAIR_TONES = ((28, 22, 20), (52, 36, 28), (88, 60, 40), (134, 98, 62), (108, 58, 36), (150, 145, 140))
 IRIS_TONES = ((62, 40, 24), (92, 62, 36), (98, 94, 58), (84, 110, 92), (92, 120, 148))
+
+_STRETCH = {"order": 1, "grid_mode": True, "mode": "nearest"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +190,7 @@ def _noise(shape: tuple[int, ...], cells: int, random: np.random.Generator) -> n
     """Smooth noise of unit deviation with about `cells` bumps across."""
     rows = max(2, round(cells * shape[0] / shape[1]))
     grid = random.standard_normal((rows + 1, cells + 1)).astype(np.float32)
-    return zoom(grid, (shape[0] / (rows + 1), shape[1] / (cells + 1)), order=1, grid_mode=True, mode="nearest")
+    return np.asarray(zoom(grid, (shape[0] / (rows + 1), shape[1] / (cells + 1)), **_STRETCH))
 
 
 def draw_scene(random: np.random.Generator, size_px: int) -> Scene:
@@ -216,7 +218,7 @@ def _background(random: np.random.Generator, size_px: int) -> np.ndarray:
     cells = int(random.integers(2, 6))
     grey = random.uniform(0.15, 0.85) + random.normal(0, 0.12, (cells, cells, 1))
     grid = grey + random.normal(0, 0.06, 3) + random.normal(0, 0.03, (cells, cells, 3))
-    large = zoom(grid, (size_px / cells, size_px / cells, 1), order=1, grid_mode=True, mode="nearest")
+    large = np.asarray(zoom(grid, (size_px / cells, size_px / cells, 1), **_STRETCH))
     return np.rint(np.clip(large, 0, 1) * 255).astype(np.uint8)
 
 

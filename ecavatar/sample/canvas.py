@@ -133,7 +133,7 @@ def _unrolled(asset: FaceAsset, vertices: np.ndarray) -> np.ndarray:
 
 
 def _axis_depth(vertices: np.ndarray) -> float:
-    """z of the vertical axis that the skin is unrolled around: the middle of the head."""
+    """Depth (z) of the vertical axis that the skin is unrolled around: the middle of the head."""
     return float((vertices[:, 2].min() + vertices[:, 2].max()) / 2)
 
 
@@ -272,5 +272,5 @@ def _soft_layers(positions: np.ndarray, points: np.ndarray) -> dict[str, np.ndar
 
 
 def _front_limit(points: np.ndarray) -> float:
-    """z behind which no beard grows: the jaw line's ends."""
+    """Depth (z) behind which no beard grows: the jaw line's ends."""
     return float(min(points[0, 2], points[16, 2]) - 0.005)
