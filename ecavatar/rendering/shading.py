@@ -250,6 +250,37 @@ def _sample(image: np.ndarray, x: float, y: float, albedo: np.ndarray) -> None:
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
+def _reflected(
+    albedo: np.ndarray,
+    open_share: float,
+    strength: float,
+    normal: tuple[float, float, float],
+    away: tuple[float, float, float],
+    directions: np.ndarray,
+    strengths: np.ndarray,
+    ambient: np.ndarray,
+) -> tuple[float, float, float]:
+    """Linear light that a point sends along `away`, the unit vector to the viewer."""
+    nx, ny, nz = normal
+    fill = (0.83 + 0.17 * ny) * open_share
+    red, green, blue = albedo[0] * ambient[0] * fill, albedo[1] * ambient[1] * fill, albedo[2] * ambient[2] * fill
+    for k in range(directions.shape[0]):
+        dx, dy, dz = directions[k, 0], directions[k, 1], directions[k, 2]
+        # light reaches a little beyond the terminator, as it does through skin
+        diffuse = (nx * dx + ny * dy + nz * dz + 0.15) / 1.15
+        if diffuse <= 0.0:
+            continue
+        hx, hy, hz = dx + away[0], dy + away[1], dz + away[2]
+        half = max((nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz), 0.0)
+        highlight = strength * (half**12 + 2.0 * half**60) * open_share
+        diffuse *= open_share
+        red += (albedo[0] * diffuse + highlight) * strengths[k, 0]
+        green += (albedo[1] * diffuse + highlight) * strengths[k, 1]
+        blue += (albedo[2] * diffuse + highlight) * strengths[k, 2]
+    return red, green, blue
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _shade(  # one kernel over sub-pixels: pieces of it would pass whole pictures around
     face_ids: np.ndarray,
     barycentrics: np.ndarray,
@@ -270,10 +301,8 @@ def _shade(  # one kernel over sub-pixels: pieces of it would pass whole picture
     subpixels: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     height, width = face_ids.shape[0] // subpixels, face_ids.shape[1] // subpixels
-    light = np.zeros((height, width, 3))
-    cover = np.zeros((height, width))
-    share = 1.0 / (subpixels * subpixels)
-    albedo = np.zeros(3)
+    light, cover = np.zeros((height, width, 3)), np.zeros((height, width))
+    share, albedo = 1.0 / (subpixels * subpixels), np.zeros(3)
     for row in range(height * subpixels):
         for column in range(width * subpixels):
             face = face_ids[row, column]
@@ -303,25 +332,8 @@ def _shade(  # one kernel over sub-pixels: pieces of it would pass whole picture
             else:
                 for channel in range(3):
                     albedo[channel] = u * colours[a, channel] + v * colours[b, channel] + w * colours[c, channel]
-            fill = (0.83 + 0.17 * ny) * open_share
-            red, green, blue = (
-                albedo[0] * ambient[0] * fill,
-                albedo[1] * ambient[1] * fill,
-                albedo[2] * ambient[2] * fill,
-            )
-            for k in range(directions.shape[0]):
-                dx, dy, dz = directions[k, 0], directions[k, 1], directions[k, 2]
-                # light reaches a little beyond the terminator, as it does through skin
-                diffuse = (nx * dx + ny * dy + nz * dz + 0.15) / 1.15
-                if diffuse <= 0.0:
-                    continue
-                hx, hy, hz = dx + ex, dy + ey, dz + ez
-                half = max((nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz), 0.0)
-                highlight = strength * (half**12 + 2.0 * half**60) * open_share
-                diffuse *= open_share
-                red += (albedo[0] * diffuse + highlight) * strengths[k, 0]
-                green += (albedo[1] * diffuse + highlight) * strengths[k, 1]
-                blue += (albedo[2] * diffuse + highlight) * strengths[k, 2]
+            normal, away = (nx, ny, nz), (ex, ey, ez)
+            red, green, blue = _reflected(albedo, open_share, strength, normal, away, directions, strengths, ambient)
             pixel_row, pixel_column = row // subpixels, column // subpixels
             light[pixel_row, pixel_column, 0] += share * red
             light[pixel_row, pixel_column, 1] += share * green
