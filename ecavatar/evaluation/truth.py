@@ -75,5 +75,5 @@ def region_displacements(
     """Displacement of a region's vertices from each face's own neutral, metres."""
     shapes, expressions, jaws = (torch.as_tensor(np.array(x, np.float32)) for x in (shape, expression, jaw_pose))
     with torch.inference_mode():
-        moved = model(shapes, expressions, jaws)[:, region]
-        return (moved - model(shapes, expressions * 0)[:, region]).numpy()
+        moved = model(shapes, expressions, jaws) - model(shapes, expressions * 0)
+    return moved.numpy()[:, region]

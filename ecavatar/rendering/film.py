@@ -17,6 +17,8 @@ from ecavatar.rendering.video import write_video
 
 SKIN = (0.62, 0.40, 0.31)  # linear albedo of fair skin, red to blue; measured range in Jensen et al., SIGGRAPH 2001
 LIPS = (0.50, 0.19, 0.17)
+MOUTH = (0.12, 0.03, 0.03)
+BROW = (0.20, 0.12, 0.08)
 SCLERA = (0.80, 0.78, 0.75)
 IRIS = (0.16, 0.10, 0.06)
 PUPIL = (0.01, 0.01, 0.01)
@@ -26,9 +28,14 @@ BACKDROP = (0.86, 0.87, 0.89)
 
 
 def plain_colours(asset: FaceAsset) -> Float[np.ndarray, "vertices 3"]:
-    """Linear albedo of every vertex: skin, lips, and eyeballs with iris and pupil around the gaze axis (+z)."""
+    """Linear albedo of every vertex: skin, lips, and eyeballs with iris and pupil around the gaze axis (+z).
+
+    Brows and the inside of the mouth are tinted where the asset names their regions.
+    """
     colours = np.tile(np.array(SKIN, np.float32), (len(asset.template), 1))
-    colours[asset.regions["lips"]] = LIPS
+    tints = {"lips": LIPS, "inner_mouth": MOUTH, "left_brow": BROW, "right_brow": BROW}
+    for name, tint in tints.items():
+        colours[asset.regions.get(name, [])] = tint
     for name in ("left_eyeball", "right_eyeball"):
         ids = asset.regions[name]
         ball = asset.template[ids] - asset.template[ids].mean(axis=0)
@@ -53,8 +60,9 @@ def face_picture(
 
 
 def portrait_camera(asset: FaceAsset, size_px: int, *, yaw: float = 0.0) -> Camera:
-    """The camera all plain pictures of this topology share: the template fills most of the picture."""
-    return Camera.framing(asset.template, size_px, fill=0.92, rotation=head_rotation(yaw, 0.0, 0.0))
+    """The camera all plain pictures of this topology share: the template's head, without its neck, fills the picture."""
+    head = np.delete(asset.template, asset.regions["neck"], axis=0)
+    return Camera.framing(head, size_px, fill=0.92, rotation=head_rotation(yaw, 0.0, 0.0))
 
 
 def film_frames(motion: Motion, asset: FaceAsset, size_px: int) -> Iterator[UInt8[np.ndarray, "size size 3"]]:
