@@ -60,7 +60,7 @@ def face_picture(
 
 
 def portrait_camera(asset: FaceAsset, size_px: int, *, yaw: float = 0.0) -> Camera:
-    """The camera all plain pictures of this topology share: the template's head, without its neck, fills the picture."""
+    """The camera all plain pictures of a topology share: the template's head, without its neck, fills the picture."""
     head = np.delete(asset.template, asset.regions["neck"], axis=0)
     return Camera.framing(head, size_px, fill=0.92, rotation=head_rotation(yaw, 0.0, 0.0))
 
