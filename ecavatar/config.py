@@ -73,8 +73,8 @@ class SpeechModelsSettings(Section):
     """CTC steps of HuBERT, and again of wav2vec2."""
     emotion_steps: Annotated[int, Field(ge=1)]
     """Steps of emotion2vec."""
-    emotion_window: Annotated[int, Field(ge=1)]
-    """Length of the pieces that emotion2vec learns from, in steps of 20 ms."""
+    emotion_samples: Annotated[int, Field(ge=400)]
+    """Length of the pieces that emotion2vec learns from, at 16 kHz."""
     rate: Annotated[float, Field(gt=0)]
     """Highest learning rate of the transformers; CTC and emotions use half of it."""
 

@@ -14,7 +14,7 @@ from ecavatar.config import SpeechModelsSettings
 from ecavatar.emotion import EMOTION2VEC_EMOTIONS, EMOTION2VEC_LABELS, LEVELS, Emotion
 from ecavatar.errors import DataError, MissingDependencyError
 from ecavatar.sample.speech_corpus import SpokenClip
-from ecavatar.sample.speech_recognisers import Features, optimise
+from ecavatar.sample.speech_recognisers import optimise
 from ecavatar.seeding import stream
 from ecavatar.speech.audio import SPEECH_RATE
 from ecavatar.speech.emotion import contained_funasr, recognise_emotions
@@ -31,59 +31,58 @@ CLASS_OF: Final = {emotion: EMOTION2VEC_LABELS.index(label) for label, emotion i
 
 
 def train_emotion_recogniser(
-    extractor: nn.Module, features: Sequence[Features], settings: SpeechModelsSettings, seed: int
+    extractor: nn.Module, clips: Sequence[SpokenClip], settings: SpeechModelsSettings, seed: int
 ) -> nn.Module:
     """An `Emotion2vec` of funasr with nine outputs, trained on the utterances whose emotion it knows.
 
-    Its convolutional front end is HuBERT's, layer for layer, so it takes over the weights of `extractor`; while the
-    rest trains on the features computed once, the front end is out of the way.
+    Its convolutional front end is HuBERT's, layer for layer, so it starts from the weights of `extractor`; it goes on
+    learning, since letters need no pitch and emotions do.
 
     Raises:
         MissingDependencyError: funasr is not installed.
         DataError: no utterance in an emotion it knows.
     """
-    known = [item for item in features if item.clip.emotion in CLASS_OF]
+    known = [clip for clip in clips if clip.emotion in CLASS_OF]
     if not known:
         raise DataError("no training utterance in an emotion that emotion2vec knows; raise `clips` in params.yaml.")
-    with contained_funasr(), seeded_torch(seed, "speech emotions"):
-        model = _build(settings)
-        front = model.modality_encoders["AUDIO"]
-        convolutions, front.local_encoder = front.local_encoder, nn.Identity()
+    network = _emotion2vec_class()
+    with seeded_torch(seed, "speech emotions"):
+        model = network(model_conf=model_settings(settings), vocab_size=len(EMOTION2VEC_LABELS))
+        model.modality_encoders["AUDIO"].local_encoder.load_state_dict(_renamed(extractor.state_dict()))
         batches = _pieces(known, settings, stream(seed, "speech emotions", "pieces"))
 
         def loss() -> Tensor:
-            values, classes = next(batches)
-            answer = model.extract_features(values, padding_mask=None)["x"]
+            samples, classes = next(batches)
+            answer = model.extract_features(samples, padding_mask=None)["x"]
             return functional.cross_entropy(model.proj(answer.mean(dim=1)), classes)
 
         model.train()
         optimise(list(model.parameters()), loss, settings.emotion_steps, settings.rate / 2, "emotions")
-        convolutions.load_state_dict(_renamed(extractor.state_dict()))
-        front.local_encoder = convolutions
     return model.eval()
 
 
-def _build(settings: SpeechModelsSettings) -> nn.Module:
+def _emotion2vec_class() -> Any:  # funasr is untyped
     try:
-        from funasr.models.emotion2vec.model import Emotion2vec
+        with contained_funasr():
+            from funasr.models.emotion2vec.model import Emotion2vec
     except ImportError as error:
         raise MissingDependencyError(f"emotion2vec needs funasr ({error}). Run `make setup`.") from None
-    return Emotion2vec(model_conf=model_settings(settings), vocab_size=len(EMOTION2VEC_LABELS))
+    return Emotion2vec
 
 
 def _pieces(
-    features: Sequence[Features], settings: SpeechModelsSettings, rng: np.random.Generator
+    clips: Sequence[SpokenClip], settings: SpeechModelsSettings, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches (clips, channels, steps) of equally long pieces, emotions in equal shares, with their classes."""
-    of_emotion = {e: [item for item in features if item.clip.emotion is e] for e in CLASS_OF}
-    groups = [items for items in of_emotion.values() if items]
+    """Endless batches (clips, samples) of equally long pieces, emotions in equal shares, with their classes."""
+    of_emotion = {emotion: [clip for clip in clips if clip.emotion is emotion] for emotion in CLASS_OF}
+    groups = [members for members in of_emotion.values() if members]
     while True:
         picked = [groups[int(g)] for g in rng.integers(len(groups), size=settings.batch)]
-        chosen = [items[int(rng.integers(len(items)))] for items in picked]
-        steps = min(settings.emotion_window, *(item.clip.steps for item in chosen))
-        starts = [int(rng.integers(item.clip.steps - steps + 1)) for item in chosen]
-        values = [item.values[start : start + steps].T for item, start in zip(chosen, starts, strict=True)]
-        yield torch.stack(values), torch.tensor([CLASS_OF[item.clip.emotion] for item in chosen])
+        chosen = [members[int(rng.integers(len(members)))] for members in picked]
+        length = min(settings.emotion_samples, *(len(clip.samples) for clip in chosen))
+        starts = [int(rng.integers(len(clip.samples) - length + 1)) for clip in chosen]
+        pieces = [clip.samples[start : start + length] for clip, start in zip(chosen, starts, strict=True)]
+        yield torch.stack(pieces), torch.tensor([CLASS_OF[clip.emotion] for clip in chosen])
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:

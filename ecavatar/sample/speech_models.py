@@ -53,7 +53,7 @@ def make_speech_models(
             (hubert, wav2vec2), train_recognisers(extractor, features, settings, seed), strict=True
         ):
             write_recogniser(directory, model)
-        write_emotion_recogniser(emotion2vec, train_emotion_recogniser(extractor, features, settings, seed), settings)
+        write_emotion_recogniser(emotion2vec, train_emotion_recogniser(extractor, spoken, settings, seed), settings)
         scores = {
             "hubert": recogniser_figures(hubert, held_out),
             "wav2vec2": recogniser_figures(wav2vec2, held_out),

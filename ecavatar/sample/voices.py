@@ -285,7 +285,7 @@ _RECIPES: Final[dict[Emotion, _Recipe]] = {
 }
 """Directions as the review of Juslin and Laukka (Psychological Bulletin, 2003) finds them in actors; sizes are ours."""
 
-_STRENGTHS: Final = {1: 0.4, 2: 0.7, 3: 1.0}
+_STRENGTHS: Final = {1: 0.5, 2: 0.75, 3: 1.0}
 """Share of a recipe that each level applies."""
 
 
@@ -441,7 +441,7 @@ def _speech_end(samples: NDArray[np.float32]) -> float:
 
 _MARGIN: Final = 0.15  # silence kept at both ends
 _TICK: Final = 1e-6  # two moments nearer than this are one
-_LOUDNESS: Final = 0.04  # root mean square of neutral speech, full scale 1
+_LOUDNESS: Final = 0.03  # root mean square of neutral speech, full scale 1
 
 
 def _cut(text: str, samples: NDArray[np.float32], words: list[Word], phones: list[Phone], gain_db: float) -> Utterance:

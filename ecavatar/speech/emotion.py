@@ -1,6 +1,7 @@
 """How strongly each emotion sounds in a clip, by emotion2vec run through funasr."""
 
 import contextlib
+import io
 import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,13 +86,15 @@ def _open_model(model_dir: Path, device: str) -> Any:  # funasr is untyped
 
 @contextlib.contextmanager
 def contained_funasr() -> Iterator[None]:
-    """Puts back what funasr changes: root logging, the three global random states, torch's threads."""
+    """Keeps funasr's notices to itself and puts back what it changes: root logging, random states, torch's threads."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     threads = torch.get_num_threads()
+    root.setLevel(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
