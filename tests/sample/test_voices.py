@@ -26,16 +26,17 @@ SENTENCE = "We are waiting for the bus again."
 
 
 def pitch(utterance: Utterance) -> float:
-    """Median pitch in hertz by normalised autocorrelation of 40 ms pieces."""
-    size, lags = int(0.04 * utterance.rate), np.arange(utterance.rate // 450, utterance.rate // 70)
+    """Median pitch in hertz: the strongest line of the cepstrum of 60 ms pieces."""
+    size = int(0.06 * utterance.rate)
+    low, high = utterance.rate // 400, utterance.rate // 75
     found = []
-    for start in range(0, len(utterance.samples) - 2 * size, size // 2):
-        piece = utterance.samples[start : start + 2 * size].astype(np.float64)
-        shifted = np.lib.stride_tricks.sliding_window_view(piece, size)[lags]
-        likeness = shifted @ piece[:size] / (np.linalg.norm(shifted, axis=1) * np.linalg.norm(piece[:size]) + 1e-9)
-        if piece.std() > 0.01 and likeness.max() > 0.6:
-            first = np.flatnonzero(likeness > 0.93 * likeness.max())[0]  # else an octave too low
-            found.append(utterance.rate / lags[first + likeness[first : first + 20].argmax()])
+    for start in range(0, len(utterance.samples) - size, size // 4):
+        piece = utterance.samples[start : start + size].astype(np.float64)
+        spectrum = np.abs(np.fft.rfft(piece * np.hanning(size), 4096))
+        spectrum[4096 * 4000 // utterance.rate :] = spectrum.max() * 1e-3
+        cepstrum = np.fft.irfft(np.log(spectrum + 1e-6))[low:high]
+        if piece.std() > 0.5 * utterance.samples.std() and cepstrum.max() > 0.1:
+            found.append(utterance.rate / (low + cepstrum.argmax()))
     return float(np.median(found))
 
 
