@@ -172,8 +172,8 @@ class SelfTalkSettings(Section):
     output_scale_m: Annotated[float, Field(gt=0)]
     """Metres per unit of the zero-initialised last layer (the original: 1). Small, it lets the output learn faster."""
     encoder: Literal["frozen", "convolutions_frozen"]
-    """`convolutions_frozen` trains the transformer of the speech encoder (the original). `frozen` trains none of it, and its
-    features are then computed once per clip."""
+    """`convolutions_frozen` trains the transformer of the speech encoder (the original). `frozen` trains none of it, and
+    its features are then computed once per clip."""
     interpreter_layers: Annotated[int, Field(ge=1)]
     """Encoder layers, and as many decoder layers, of the lip-reading interpreter (6)."""
     interpreter_heads: Annotated[int, Field(ge=1)]
@@ -215,6 +215,11 @@ class FuNetSettings(Section):
     """Inputs and outputs standardised with the training pairs' means and one spread each; false: metres (the paper)."""
     residual: Literal["none", "lip"]
     """`lip`: the network gives what M_face adds to M_lip; `none`: M_face itself (the paper)."""
+    identity_sigma: Annotated[float, Field(ge=0)]
+    """Standard deviation of the random shape coefficients by which each M_lip's identity is varied while training; 0:
+    the corpus's own identities (the paper). VOCASET has eight to train on: too few to learn to keep an unseen one."""
+    warm_start: Annotated[int, Field(ge=0)]
+    """Pairs for which the linear layers are solved before the first step; 0: random weights (the paper)."""
     reduction: Literal["mean", "sum"]
     """Squared norms are averaged over a region's vertices, or summed. The paper does not say."""
     chin_lip: Annotated[float, Field(ge=0)]

@@ -18,6 +18,7 @@ from ecavatar.storage.files import atomic_path
 from ecavatar.storage.shards import input_hash
 from ecavatar.training.loop import figures_of, fixed_threads, seeded_torch, train, write_curve
 from ecavatar.training.pairs import FacePairs, FacePool, pairs_fingerprint, read_pairs
+from ecavatar.training.warm_start import warm_start
 from ecavatar.training.weights import save_weights
 from ecavatar.vocateeth.dataset import VocaTeeth
 
@@ -111,9 +112,21 @@ class FuNetObjective:
         return len(self.training)
 
     def batch(self, items: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """M_lip and M_emo of these pairs."""
+        """M_lip and M_emo of these pairs; M_lip's identity varied by `identity_sigma`, anew in every epoch."""
         self.training.face_model.to(device)
-        return self.training.meshes(items, device)
+        lip, emotional = self.training.meshes(items, device)
+        if not self.settings.identity_sigma:
+            return lip, emotional
+        asset = self.training.face_model.asset
+        # drawn on the CPU: the same identities on every device
+        drawn = (self.settings.identity_sigma * torch.randn(len(items), asset.n_shape)).to(device)
+        flat = drawn @ self.training.face_model.shape_rows
+        return lip + flat.unflatten(1, (asset.n_vertices, 3)), emotional
+
+    def examples(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """M_lip, M_emo and their `blend` for the first `count` training pairs."""
+        lip, emotional = self.batch(range(min(count, len(self.training))), torch.device("cpu"))
+        return lip, emotional, self.target(lip, emotional)
 
     def describe(self, items: Sequence[int]) -> str:
         """Frame and face of each pair."""
@@ -175,8 +188,9 @@ def funet_objective(training: MeshPairs, validation: MeshPairs, settings: FuNetS
     system = FuNetSystem(network, loss)
     objective = FuNetObjective(module=system, training=training, validation=validation, settings=settings)
     if settings.normalise:
-        lip, emotional = training.meshes(range(min(_EXAMPLES, len(training))), torch.device("cpu"))
-        network.set_normalisation(lip, emotional, objective.target(lip, emotional))
+        network.set_normalisation(*objective.examples(_EXAMPLES))
+    if settings.warm_start:
+        warm_start(network, *objective.examples(settings.warm_start))
     return objective
 
 

@@ -93,6 +93,8 @@ def train(
     with fixed_threads(settings.threads), seeded_torch(seed, objective.name, "training"):
         run = _Run(objective, settings, seed)
         run.resume(checkpoint, digest)
+        if not run.state.rows:
+            run.begin()
         while run.state.epoch < settings.epochs:
             run.epoch()
             if run.state.epoch % settings.checkpoint_every == 0 and run.state.epoch < settings.epochs:
@@ -160,6 +162,12 @@ class _Run:
         self.module, self.optimiser = self.accelerator.prepare(objective.module, optimiser)
         self.state = TrainingState()
         self.steps_an_epoch = math.ceil(len(objective) / settings.batch)
+
+    def begin(self) -> None:
+        """Validate the weights that training starts from: epoch 0 of the curve."""
+        row = {"epoch": 0, "step": 0} | self._validation()
+        self.state.rows.append(row)
+        logger.info("%s: untrained, %s %.4g", self.objective.name, self.objective.score, row[self.objective.score])
 
     def epoch(self) -> None:
         """One pass over the training set, and its validation."""

@@ -37,7 +37,8 @@ def selftalk_settings():
 @pytest.fixture(scope="session")
 def funet_settings():
     return FuNetSettings(
-        channels=[2, 2, 2], hidden=8, normalise=True, residual="none", reduction="mean", chin_lip=0.35,
+        channels=[2, 2, 2], hidden=8, normalise=True, residual="none", identity_sigma=0.0, warm_start=0,
+        reduction="mean", chin_lip=0.35,
         chin_emotional=0.65, terms=["lip", "chin", "expression", "identity"], training=TRAINING,
     )  # fmt: skip
 

@@ -136,7 +136,7 @@ def test_a_transcript_that_is_empty_everywhere_still_trains(
     where = {"out": tmp_path / "w", "curve": tmp_path / "c.csv", "checkpoint": tmp_path / "c.pt"}
     fit_selftalk(selftalk_sources(world, small_vocaset), selftalk_settings, 7, **where)
     rows = rows_of(tmp_path / "c.csv")
-    assert {float(row["train_text"]) for row in rows} == {0.0}
+    assert {float(row["train_text"]) for row in rows[1:]} == {0.0}
 
 
 def test_baselines_are_the_errors_of_standing_still_and_of_the_mean_motion(
@@ -163,7 +163,7 @@ def test_funet_is_trained_towards_the_closed_form_and_saved(tmp_path, world, fun
     )
     figures = fit_funet(funet_sources(world), longer, 7, **where)
     rows = rows_of(tmp_path / "c.csv")
-    assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
+    assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[1]["train_loss"])
     assert figures["val_lips_from_blend_mean_mm"] < figures["val_lips_from_blend_max_mm"]
     model, facts = load_weights(tmp_path / "w", FuNet)
     assert facts["basis"] == "small"
