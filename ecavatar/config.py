@@ -20,14 +20,14 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-# --- sections: one class per stage, in pipeline order -------------------------------------------------------------------
+# --- sections: one class per stage, in pipeline order ---------------------------------------------------------------
 
 
 class CorporaSettings(Section):
     """`make_corpora`: sizes of the sample world; only the sample profile has it."""
 
     affectnet_images: Annotated[int, Field(ge=16)]
-    """Lines of AffectNet's lists; nine tenths are good faces, evenly over the eight categories (the original: 450000)."""
+    """Lines of AffectNet's lists; nine tenths are good faces, evenly over the categories (the original: 450000)."""
     affectnet_px: Annotated[int, Field(ge=64)]
     """Side of the images."""
     vocaset_sentences: Annotated[int, Field(ge=1, le=20)]
@@ -172,7 +172,7 @@ class SelfTalkSettings(Section):
     output_scale_m: Annotated[float, Field(gt=0)]
     """Metres per unit of the zero-initialised last layer (the original: 1). Small, it lets the output learn faster."""
     encoder: Literal["frozen", "convolutions_frozen"]
-    """`convolutions_frozen` trains the transformer of the speech encoder (the original). `frozen` trains none of it, and
+    """`convolutions_frozen` trains the speech encoder's transformer (the original). `frozen` trains none of it, and
     its features are then computed once per clip."""
     interpreter_layers: Annotated[int, Field(ge=1)]
     """Encoder layers, and as many decoder layers, of the lip-reading interpreter (6)."""

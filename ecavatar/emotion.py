@@ -69,7 +69,7 @@ RAVDESS_EMOTIONS: Mapping[str, Emotion] = {
 """Third field of a RAVDESS file name (Livingstone and Russo, 2018)."""
 
 RAVDESS_LEVELS: Mapping[str, int] = {"01": 2, "02": 3}
-"""Fourth field of a RAVDESS file name, normal and strong. RAVDESS has no weak level: our reading, the paper is silent."""
+"""Fourth field of a RAVDESS file name, normal and strong: our reading, the paper is silent and there is no weak level."""
 
 MEAD_EMOTIONS: Mapping[str, Emotion] = {
     "angry": Emotion.ANGER,

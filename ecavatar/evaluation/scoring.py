@@ -83,7 +83,8 @@ def summarise(table: pd.DataFrame, *, samples: int, seed: int) -> dict[str, dict
     six significant digits, so that a difference between two commits is a real one.
     """
     summary: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for (corpus, method), clips in table.groupby(["corpus", "method"], sort=True):
+    for corpus, method in sorted(set(zip(table["corpus"], table["method"], strict=True))):
+        clips = table[(table["corpus"] == corpus) & (table["method"] == method)]
         metrics = {}
         for name in METRICS:
             scored = clips.dropna(subset=[name])

@@ -1,5 +1,6 @@
 """Everything a commit built, gathered into dataset.json, figures and the report page."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,8 @@ def dataset_facts(sources: ReportSources) -> dict:
         "pairs": {path.stem: read_table(path).num_rows for path in sorted(sources.pairs.glob("*.parquet"))},
         "evaluation_clips": {name: len(spoken_clips(name, root)) for name, root in sources.corpora.items()},
         "rejects": [
-            {"stage": stage, "reason": reason, "count": int(count)}
-            for (stage, reason), count in rejects.groupby(["stage", "reason"]).size().items()
+            {"stage": stage, "reason": reason, "count": count}
+            for (stage, reason), count in sorted(Counter(zip(rejects["stage"], rejects["reason"], strict=True)).items())
         ],
     }
 
