@@ -69,7 +69,7 @@ RAVDESS_EMOTIONS: Mapping[str, Emotion] = {
 """Third field of a RAVDESS file name (Livingstone and Russo, 2018)."""
 
 RAVDESS_LEVELS: Mapping[str, int] = {"01": 2, "02": 3}
-"""Fourth field of a RAVDESS file name, normal and strong: our reading, the paper is silent and there is no weak level."""
+"""Fourth field of a RAVDESS file name, normal and strong: our reading, as the paper is silent. No weak level exists."""
 
 MEAD_EMOTIONS: Mapping[str, Emotion] = {
     "angry": Emotion.ANGER,
