@@ -136,6 +136,7 @@ def clone(tmp_path_factory) -> Clone:
 def first_run(clone) -> subprocess.CompletedProcess[str]:
     """What `make repro` runs after set-up, once, from nothing; the results are committed."""
     done = clone.python("-m", "flows.repro")
+    (clone.root.parent / "first_run.log").write_text(done.stdout + done.stderr)  # how long each stage took
     clone.commit("Run the pipeline")
     return done
 
