@@ -14,7 +14,7 @@ from ecavatar.config import EmotionSettings
 from ecavatar.errors import ConfigError
 from ecavatar.evaluation.benchmark import BenchmarkSources, run_benchmark
 from ecavatar.evaluation.methods import METHODS, NETWORK_FREE, Method, animated_motion, mean_displacement, still_motion
-from ecavatar.evaluation.protocol import CORPORA, Corpus, neutral_faces, spoken_clips
+from ecavatar.evaluation.protocol import CORPORA, Corpus, SpokenClip, neutral_face, spoken_clips
 from ecavatar.evaluation.summary import ReportSources, build_report
 from ecavatar.face.model import FaceAsset
 from ecavatar.speech.track_table import read_tracks, track_clips, write_tracks
@@ -51,9 +51,8 @@ def _predict_subject(method: Method, corpus: Corpus, subject: str, profile: str)
     torch.set_num_threads(1)  # sums of several threads end in other bits; tasks run side by side instead
     paths = ProfilePaths(profile)
     asset = _asset(paths.face_model)
-    root = corpus_root(paths, corpus)
-    clips = [clip for clip in spoken_clips(corpus, root) if clip.subject == subject]
-    neutral = neutral_faces(corpus, root, paths.faces / "portraits.parquet", asset)[subject]
+    clips = [clip for clip in _clips(profile, corpus) if clip.subject == subject]
+    neutral = neutral_face(corpus, subject, corpus_root(paths, corpus), paths.faces / "portraits.parquet", asset)
     motions: list[tuple[str, Motion]] = []
     if method in NETWORK_FREE:
         offset = _mean_displacement(paths.vocateeth) if method == "train-mean" else 0.0
@@ -71,12 +70,11 @@ def _predict_subject(method: Method, corpus: Corpus, subject: str, profile: str)
 @flow(name="predict")
 def predict(profile: str, method: str) -> str:
     """Let one method animate every clip of the three corpora."""
-    paths = ProfilePaths(profile)
     name = _known(method, METHODS, "method")
     jobs = [
         (corpus, subject)
         for corpus in CORPORA
-        for subject in sorted({clip.subject for clip in spoken_clips(corpus, corpus_root(paths, corpus))})
+        for subject in sorted({clip.subject for clip in _clips(profile, corpus)})
     ]
     counts = wait_all([_predict_subject.submit(name, corpus, subject, profile) for corpus, subject in jobs])
     return f"{sum(counts)} clips of {len(jobs)} subjects"
@@ -132,6 +130,11 @@ def _report(profile: str) -> str:
 def report(profile: str) -> str:
     """Draw the figures and write the report page."""
     return _report.submit(profile).result()
+
+
+@lru_cache(maxsize=len(CORPORA))
+def _clips(profile: str, corpus: Corpus) -> list[SpokenClip]:
+    return spoken_clips(corpus, corpus_root(ProfilePaths(profile), corpus))
 
 
 @lru_cache(maxsize=1)

@@ -74,4 +74,4 @@ def emotional_motion(
 
 def _vertices(model: FaceModel, *coefficients: Float[np.ndarray, " n"]) -> Float[np.ndarray, "vertices 3"]:
     with torch.inference_mode():
-        return model(*(torch.as_tensor(np.asarray(c, np.float32)[None]) for c in coefficients))[0].numpy()
+        return model(*(torch.from_numpy(np.array(c, np.float32)[None]) for c in coefficients))[0].numpy()

@@ -29,7 +29,7 @@ class NeutralFace:
     @classmethod
     def from_shape(cls, model: FaceModel, shape: Float[np.ndarray, " s"]) -> Self:
         """M_in of shape coefficients: expression, jaw and head pose are zero (section 4 of the paper)."""
-        coefficients = torch.as_tensor(np.asarray(shape, np.float32)[None])
+        coefficients = torch.from_numpy(np.array(shape, np.float32)[None])
         with torch.inference_mode():
             vertices = model(coefficients, coefficients.new_zeros(1, 0))
         return cls(vertices[0].numpy(), np.asarray(shape, np.float32))

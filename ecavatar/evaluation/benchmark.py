@@ -1,6 +1,6 @@
 """Every prediction scored against the truth, and every measurement whose truth the sample world knows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ecavatar.evaluation.protocol import CORPORA, Corpus, SpokenClip, spoken_cli
 from ecavatar.evaluation.scoring import ClipFacts, ClipScore, compare, rounded, score_clip, score_table, summarise
 from ecavatar.evaluation.truth import acted_truth, correlation, region_displacements, vocaset_truth
 from ecavatar.face.model import FaceAsset, FaceModel
+from ecavatar.speech.track import EmotionWindow
 from ecavatar.speech.track_table import read_tracks
 from ecavatar.storage.files import atomic_path, write_json
 from ecavatar.storage.parquet import read_table, vector_array
@@ -55,7 +56,8 @@ def run_benchmark(
         DataError: a prediction or truth is missing; nothing is written.
     """
     asset = FaceAsset.load(sources.face_model)
-    table = score_table(score for corpus in CORPORA for score in _corpus_scores(corpus, sources, asset))
+    clips = {corpus: spoken_clips(corpus, sources.corpora[corpus]) for corpus in CORPORA}
+    table = score_table(score for corpus in CORPORA for score in _corpus_scores(corpus, clips[corpus], sources, asset))
     errors = summarise(table, samples=settings.bootstrap_samples, seed=seed)
     value = {
         "errors": errors,
@@ -63,7 +65,7 @@ def run_benchmark(
         "reconstruction": reconstruction_accuracy(sources.faces, sources.truth / "affectnet.parquet", asset),
         "chin_angle": chin_angle_accuracy(sources.vocateeth, sources.truth / "vocaset.parquet"),
         "emotion_from_speech": {
-            corpus: recognition_accuracy(sources.emotions[corpus], spoken_clips(corpus, sources.corpora[corpus]))
+            corpus: recognition_accuracy(sources.emotions[corpus], clips[corpus])
             for corpus in CORPORA
             if corpus != "vocaset"
         },
@@ -74,8 +76,10 @@ def run_benchmark(
     return f"{len(table)} scores of {table['clip_id'].nunique()} clips"
 
 
-def _corpus_scores(corpus: Corpus, sources: BenchmarkSources, asset: FaceAsset) -> Iterator[ClipScore]:
-    clips = {clip.clip_id: clip for clip in spoken_clips(corpus, sources.corpora[corpus])}
+def _corpus_scores(
+    corpus: Corpus, listed: Sequence[SpokenClip], sources: BenchmarkSources, asset: FaceAsset
+) -> Iterator[ClipScore]:
+    clips = {clip.clip_id: clip for clip in listed}
     truth = dict(
         vocaset_truth(sources.vocaset, asset.topology)
         if corpus == "vocaset"
@@ -165,7 +169,7 @@ def chin_angle_accuracy(vocateeth: Path, truth: Path) -> dict[str, float]:
     }
 
 
-def recognition_accuracy(tracks: Path, clips: list[SpokenClip]) -> dict[str, float]:
+def recognition_accuracy(tracks: Path, clips: Sequence[SpokenClip]) -> dict[str, float]:
     """Share of clips whose most frequent recognised emotion is the file name's.
 
     Contempt cannot be recognised (emotion2vec has no such class), so its clips are left out and counted.
@@ -182,7 +186,7 @@ def recognition_accuracy(tracks: Path, clips: list[SpokenClip]) -> dict[str, flo
     }
 
 
-def _predominant(windows) -> Emotion:  # noqa: ANN001 (tuple of EmotionWindow)
+def _predominant(windows: Sequence[EmotionWindow]) -> Emotion:
     lengths: dict[Emotion, float] = {}
     for window in windows:
         lengths[window.emotion] = lengths.get(window.emotion, 0.0) + window.end - window.start

@@ -95,20 +95,27 @@ def _acted_clip(corpus: Corpus, clip: SpeechClip) -> SpokenClip:
     )
 
 
-def neutral_faces(corpus: Corpus, root: Path, portraits: Path, asset: FaceAsset) -> dict[str, NeutralFace]:
-    """M_in of every subject: VOCASET's templates, or the reconstructed portraits of the actors.
+def neutral_face(corpus: Corpus, subject: str, root: Path, portraits: Path, asset: FaceAsset) -> NeutralFace:
+    """M_in of one subject: VOCASET's template, or the actor's reconstructed portrait.
 
     Args:
         corpus: name of the corpus.
-        root: its folder.
+        subject: as the corpus names them.
+        root: the corpus' folder.
         portraits: portraits.parquet of `reconstruct_faces`.
         asset: the face model.
+
+    Raises:
+        DataError: nothing is known of this subject.
     """
     if corpus == "vocaset":
         templates = Vocaset.open(root).templates
-        return {subject: NeutralFace.from_template(asset, vertices) for subject, vertices in templates.items()}
-    table = read_table(portraits)
-    model = FaceModel(asset)
-    shapes = vector_array(table["shape"])
-    rows = zip(table["corpus"].to_pylist(), table["subject"].to_pylist(), shapes, strict=True)
-    return {subject: NeutralFace.from_shape(model, shape) for name, subject, shape in rows if name == corpus}
+        if subject in templates:
+            return NeutralFace.from_template(asset, templates[subject])
+    else:
+        table = read_table(portraits)
+        names = list(zip(table["corpus"].to_pylist(), table["subject"].to_pylist(), strict=True))
+        if (corpus, subject) in names:
+            shape = vector_array(table["shape"])[names.index((corpus, subject))]
+            return NeutralFace.from_shape(FaceModel(asset), shape)
+    raise DataError(f"{corpus} has no neutral face of {subject}: its portrait was rejected or its template is missing.")

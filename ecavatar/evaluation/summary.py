@@ -1,7 +1,7 @@
 """Everything a commit built, gathered into dataset.json, figures and the report page."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ecavatar.emotion import LEVELS, Emotion
 from ecavatar.evaluation.figures import write_arousal, write_curves, write_errors, write_jaw
 from ecavatar.evaluation.methods import METHODS, Method
 from ecavatar.evaluation.pictures import draw_emolib, draw_emotions, draw_motions, draw_reconstruction
-from ecavatar.evaluation.protocol import Corpus, spoken_clips
+from ecavatar.evaluation.protocol import Corpus, SpokenClip, spoken_clips
 from ecavatar.evaluation.published import TABLE_1
 from ecavatar.evaluation.report import FigureEntry, Page, write_report
 from ecavatar.evaluation.truth import vocaset_truth
@@ -55,11 +55,12 @@ def build_report(sources: ReportSources, settings: ReportSettings, *, dataset: P
     Returns:
         One line on what was written.
     """
-    facts = dataset_facts(sources)
+    clips = {corpus: spoken_clips(corpus, root) for corpus, root in sources.corpora.items()}
+    facts = dataset_facts(sources, clips)
     metrics = read_json(sources.metrics)
     with atomic_path(figures) as temporary:
         temporary.mkdir()
-        entries = list(_draw_all(sources, settings, metrics, temporary))
+        entries = list(_draw_all(sources, settings, metrics, clips["mead"], temporary))
         content = Page(
             profile=sources.profile,
             built=_built(facts),
@@ -78,7 +79,7 @@ def build_report(sources: ReportSources, settings: ReportSettings, *, dataset: P
     return f"{len(entries)} figures, {page}"
 
 
-def dataset_facts(sources: ReportSources) -> dict:
+def dataset_facts(sources: ReportSources, clips: Mapping[Corpus, Sequence[SpokenClip]]) -> dict:
     """Counts, rejects by reason and checksums of what was built, as json values."""
     items = read_emolib(sources.emolib).select(["emotion", "level"]).to_pandas()
     counts = items.value_counts()
@@ -105,7 +106,7 @@ def dataset_facts(sources: ReportSources) -> dict:
             "manifest_sha256": sha256_file(sources.vocateeth / "MANIFEST.json"),
         },
         "pairs": {path.stem: read_table(path).num_rows for path in sorted(sources.pairs.glob("*.parquet"))},
-        "evaluation_clips": {name: len(spoken_clips(name, root)) for name, root in sources.corpora.items()},
+        "evaluation_clips": {name: len(found) for name, found in clips.items()},
         "rejects": [
             {"stage": stage, "reason": reason, "count": count}
             for (stage, reason), count in sorted(Counter(zip(rejects["stage"], rejects["reason"], strict=True)).items())
@@ -186,7 +187,9 @@ def _flattened(value: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]
             yield prefix + key, inner
 
 
-def _draw_all(sources: ReportSources, settings: ReportSettings, metrics: Mapping, out: Path) -> Iterator[FigureEntry]:
+def _draw_all(
+    sources: ReportSources, settings: ReportSettings, metrics: Mapping, acted: Sequence[SpokenClip], out: Path
+) -> Iterator[FigureEntry]:
     asset, size = FaceAsset.load(sources.face_model), settings.picture_px
     faces = read_shards(sources.faces / "emolib")
     draw_reconstruction(out / "reconstruction.png", faces, sources.affectnet, asset, size)
@@ -213,14 +216,16 @@ def _draw_all(sources: ReportSources, settings: ReportSettings, metrics: Mapping
     yield FigureEntry(title="Training", caption="Losses by epoch.", path=out / "training.png")
     write_errors(out / "errors.png", _ordered(metrics["errors"]))
     yield FigureEntry(title="Errors", caption="Mean and 95 % interval over subjects.", path=out / "errors.png")
-    yield from _draw_speech(sources, asset, size, out)
+    yield from _draw_speech(sources, asset, size, acted, out)
 
 
 CURVES = ("train_loss", "validation_loss")
 """Columns of training/*.csv that are drawn."""
 
 
-def _draw_speech(sources: ReportSources, asset: FaceAsset, size: int, out: Path) -> Iterator[FigureEntry]:
+def _draw_speech(
+    sources: ReportSources, asset: FaceAsset, size: int, acted: Sequence[SpokenClip], out: Path
+) -> Iterator[FigureEntry]:
     teeth, vocaset = VocaTeeth.open(sources.vocateeth), Vocaset.open(sources.vocaset)
     clip = teeth.of_split("test")[0]
     sound = vocaset.audio(next(c for c in vocaset.clips if c.clip_id == clip.clip_id))
@@ -236,7 +241,7 @@ def _draw_speech(sources: ReportSources, asset: FaceAsset, size: int, out: Path)
     draw_motions(out / "lips.png", motions, asset, size)
     yield FigureEntry(title="Lips", caption=f"Moments of {clip.clip_id}, an unseen subject.", path=out / "lips.png")
     chosen = {}
-    for spoken in spoken_clips("mead", sources.corpora["mead"]):
+    for spoken in acted:
         best = chosen.get(spoken.label.emotion)
         if best is None or spoken.label.level > best.label.level:
             chosen[spoken.label.emotion] = spoken
