@@ -60,7 +60,7 @@ def write_curves(path: Path, curves: Mapping[str, pd.DataFrame], *, x: str, colu
             for colour, column in zip((BLUE, ORANGE, GREEN), [c for c in columns if c in table], strict=False):
                 drawn = table[[x, column]].dropna()
                 axes.plot(drawn[x], drawn[column], label=column, color=colour, lw=1.6)
-                if drawn[column].min() > 0:
+                if np.all(drawn[column].to_numpy() > 0):
                     axes.set_yscale("log")
             axes.set(title=name, xlabel=x)
             axes.legend()

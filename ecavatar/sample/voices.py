@@ -376,7 +376,8 @@ def _stretch(spectrum: NDArray[np.float32], factor: float) -> NDArray[np.float32
     below = np.minimum(source.astype(int), n_bins - 2)
     share = np.clip(source - below, 0.0, 1.0).astype(np.float32)[:, None]
     stretched = (1 - share) * spectrum[below] + share * spectrum[below + 1]
-    return stretched - np.maximum(source - (n_bins - 1), 0.0).astype(np.float32)[:, None] * np.float32(0.02)
+    faded = stretched - np.maximum(source - (n_bins - 1), 0.0).astype(np.float32)[:, None] * np.float32(0.02)
+    return faded.astype(np.float32, copy=False)
 
 
 # --- when each phone sounds -------------------------------------------------------------------------------------------

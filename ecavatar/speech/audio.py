@@ -74,7 +74,8 @@ def _read_soundfile(path: Path) -> tuple[NDArray[np.float32], int]:
     import soundfile  # loads libsndfile; only when needed
 
     try:
-        return soundfile.read(path, dtype="float32")
+        samples, rate = soundfile.read(path, dtype="float32")
+        return np.asarray(samples, np.float32), rate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise DataError(
             f"{path} cannot be read as sound ({error}). Export it again, for instance as 16-bit wav."

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -39,6 +39,7 @@ class SpeechEncoder(nn.Module):
                 f"{type(model).__name__} has no {', '.join(missing)}; expected a HubertModel or a Wav2Vec2Model."
             )
         self.model = model
+        self.config: Any = model.config
         self.frozen: FrozenPart = frozen
         if frozen != "none":
             part = model if frozen == "all" else model.feature_extractor
@@ -60,7 +61,7 @@ class SpeechEncoder(nn.Module):
     @property
     def width(self) -> int:
         """Features per frame."""
-        return self.model.config.hidden_size
+        return self.config.hidden_size
 
     def forward(
         self,
@@ -126,7 +127,7 @@ class SpeechEncoder(nn.Module):
 
     def _spec_augment(self, hidden: Tensor, frame_counts: Sequence[int]) -> Tensor:
         """Hides random spans of time while training (Park et al., 2019), with the probabilities of the config."""
-        config = self.model.config
+        config = self.config
         is_on = self.training and getattr(config, "apply_spec_augment", True) and config.mask_time_prob > 0
         if not is_on or self.frozen == "all":
             return hidden

@@ -27,6 +27,7 @@ class CtcRecogniser(nn.Module):
         """Wraps a transformers `HubertForCTC` or `Wav2Vec2ForCTC` and its letter tokenizer."""
         super().__init__()
         self.model = model.eval().requires_grad_(requires_grad=False)
+        self.config: Any = model.config
         self.tokenizer = tokenizer
 
     @classmethod
@@ -54,12 +55,12 @@ class CtcRecogniser(nn.Module):
     @property
     def width(self) -> int:
         """Features per 20 ms of the hidden states."""
-        return self.model.config.hidden_size
+        return self.config.hidden_size
 
     @property
     def vocabulary_size(self) -> int:
         """Number of letter scores (32 for LibriSpeech models)."""
-        return self.model.config.vocab_size
+        return self.config.vocab_size
 
     @torch.no_grad()
     def hidden_and_logits(
