@@ -120,7 +120,7 @@ class FuNetObjective:
         asset = self.training.face_model.asset
         # drawn on the CPU: the same identities on every device
         drawn = (self.settings.identity_sigma * torch.randn(len(items), asset.n_shape)).to(device)
-        flat = torch.matmul(drawn, torch.as_tensor(self.training.face_model.shape_rows))
+        flat = drawn @ self.training.face_model.get_buffer("shape_rows")
         return lip + flat.unflatten(1, (asset.n_vertices, 3)), emotional
 
     def examples(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
