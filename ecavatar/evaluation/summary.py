@@ -13,6 +13,7 @@ from ecavatar.config import ReportSettings
 from ecavatar.corpora.affectnet import read_annotations
 from ecavatar.corpora.vocaset import Vocaset
 from ecavatar.emolib.dataset import read_emolib
+from ecavatar.emolib.levels import is_usable
 from ecavatar.emotion import LEVELS, Emotion
 from ecavatar.evaluation.figures import write_arousal, write_curves, write_errors, write_jaw
 from ecavatar.evaluation.methods import METHODS, Method
@@ -27,6 +28,9 @@ from ecavatar.storage.parquet import read_table
 from ecavatar.storage.rejects import read_rejects
 from ecavatar.storage.shards import read_shards
 from ecavatar.vocateeth.dataset import VocaTeeth
+
+CURVES = ("train_loss", "val_loss")
+"""Columns of training/*.csv that are drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,10 +223,6 @@ def _draw_all(
     yield from _draw_speech(sources, asset, size, acted, out)
 
 
-CURVES = ("train_loss", "validation_loss")
-"""Columns of training/*.csv that are drawn."""
-
-
 def _draw_speech(
     sources: ReportSources, asset: FaceAsset, size: int, acted: Sequence[SpokenClip], out: Path
 ) -> Iterator[FigureEntry]:
@@ -263,7 +263,7 @@ def _prediction(sources: ReportSources, method: Method, corpus: Corpus, subject:
 
 def _usable(affectnet: Path) -> pd.DataFrame:
     table = read_annotations(affectnet).table
-    table = table[table["emotion_code"].between(0, 7) & (table["arousal"] >= -1)]
+    table = table[is_usable(table)]
     return pd.DataFrame(
         {
             "emotion": [Emotion(code).label for code in table["emotion_code"]],
