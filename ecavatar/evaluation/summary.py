@@ -74,7 +74,7 @@ def build_report(sources: ReportSources, settings: ReportSettings, *, dataset: P
             table_1={emotion.label: counts for emotion, counts in TABLE_1.items()},
             rejects=[(r["stage"], r["reason"], r["count"]) for r in facts["rejects"]],
             benchmark=_ordered(metrics["errors"]),
-            findings=findings(metrics),
+            findings=[*findings(metrics), *(_best_epoch(name, path) for name, path in sources.curves.items())],
             speech=_speech_rows(sources.speech_figures),
             figures=entries,
         )
@@ -158,6 +158,14 @@ def _measurements(metrics: Mapping) -> Iterator[str]:
         )
 
 
+def _best_epoch(name: str, curve: Path) -> str:
+    losses = pd.read_csv(curve)[["epoch", "val_loss"]].dropna()
+    best = losses.loc[losses["val_loss"].idxmin()]
+    end = "; epoch 0 is the state before training" if best["epoch"] == 0 else ""
+    place = f"epoch {best['epoch']:.0f} of {losses['epoch'].max():.0f}"
+    return f"{name}: lowest validation loss {best['val_loss']:.3g} at {place}{end}."
+
+
 def _ordered(errors: Mapping) -> dict:
     return {
         corpus: {method: methods[method] for method in METHODS if method in methods}
@@ -187,8 +195,10 @@ def _flattened(value: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]
     for key, inner in value.items():
         if isinstance(inner, Mapping):
             yield from _flattened(inner, f"{prefix}{key}.")
+        elif isinstance(inner, list):
+            yield prefix + key, "; ".join(f"“{one['said']}” heard as “{one['heard']}”" for one in inner)
         else:
-            yield prefix + key, inner
+            yield prefix + key, f"{inner:.3g}" if isinstance(inner, float) else inner
 
 
 def _draw_all(
