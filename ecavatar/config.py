@@ -6,7 +6,7 @@ exactly the sections of `ProfileSettings`, and a stage reads only its own sectio
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -339,7 +339,9 @@ def _known_keys(parents: list[str]) -> list[str]:
     model: type[BaseModel] = Params
     for name in parents:
         field = model.model_fields.get(name)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        choices = () if field is None else (field.annotation, *get_args(field.annotation))  # a section may be optional
+        sections = [choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel)]
+        if not sections:
             return []
-        model = field.annotation
+        model = sections[0]
     return list(model.model_fields)

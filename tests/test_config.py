@@ -40,6 +40,7 @@ def test_full_lacks_only_the_sections_of_the_sample_worlds_own_stages(raw):
     [
         ("profilez", (), "profiles"),
         ("selekt", ("sample",), "select"),
+        ("affectnet_imges", ("sample", "corpora"), "affectnet_images"),
         ("per_levels", ("sample", "select"), "per_level"),
     ],
 )
