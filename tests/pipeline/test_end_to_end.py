@@ -90,8 +90,8 @@ def test_a_changed_number_reruns_what_follows_and_the_diff_shows_it(restored):
     assert {stage.split("@")[0] for stage in stages_run(done)} == {"predict", "benchmark", "report"}
     difference = json.loads(restored.dvc("metrics", "diff", "HEAD", "--json").stdout)
     changed = set(difference[PATHS.metrics.as_posix()])
-    assert any("ours-given.lve_m2.mean" in key for key in changed), changed
-    assert not any(".neutral.lve_m2" in key for key in changed), changed
+    assert any("ours-given.eve_m2.mean" in key for key in changed), changed  # lips are exact either way
+    assert not any(".neutral.eve_m2" in key for key in changed), changed
 
 
 @pytest.mark.parametrize(
