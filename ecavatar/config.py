@@ -84,8 +84,11 @@ class SelectSettings(Section):
 
     per_level: Annotated[int, Field(ge=1)]
     """Images drawn per category and level (the paper: 500)."""
-    levels: Literal["equal"]
-    """Rule that cuts arousal into three levels; `equal` is the paper's."""
+    levels: Literal["equal", "quantile", "balanced"]
+    """Rule that cuts a category's arousal into three levels: `equal` thirds of its range (the paper), its `quantile`
+    thirds, or `balanced` (the cuts of equal thirds moved as little as each level's number of images asks)."""
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)]
+    """Two images whose 256-bit perceptual hashes differ in at most so many bits count as one image."""
     pool: Annotated[int, Field(ge=0)]
     """Upper bound of non-neutral images, disjoint from Emolib, kept for FuNet (the paper: 81223)."""
     max_rejects: Annotated[float, Field(ge=0, le=1)]
@@ -99,11 +102,27 @@ class UnitCalibration(Section):
     gain: Annotated[float, Field(ge=0, le=10)]
 
 
+class EmicaSettings(Section):
+    """How EMICA's networks run."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    """`auto` takes a GPU when there is one."""
+    batch: Annotated[int, Field(ge=1)]
+    """Faces per forward pass."""
+    threads: Annotated[int, Field(ge=1)]
+    """CPU threads of the networks; sums depend on it in their last bits."""
+    crop: Literal["mediapipe", "corpus"]
+    """Landmarks that place the crops: MediaPipe's, or the corpus's own 68."""
+    whole_image: bool
+    """Take the whole picture where no face is found, instead of rejecting it."""
+
+
 class ReconstructSettings(Section):
     """`reconstruct_faces`: photograph -> coefficients. Sigmas say how far a quantity is expected to stray."""
 
-    backend: Literal["landmarks"]
-    """Landmark fitter on MediaPipe (the paper: EMICA)."""
+    backend: Literal["landmarks", "emica"]
+    """`landmarks`: our fitter on MediaPipe's landmarks. `emica`: the paper's networks, from the user's checkpoint."""
+    emica: EmicaSettings
     shape_components: Annotated[int, Field(ge=1, le=300)]
     """Leading shape components that landmarks determine; the others stay 0."""
     shape_sigma: Annotated[float, Field(gt=0)]
@@ -123,6 +142,16 @@ class ReconstructSettings(Section):
     """Registration to pose zero (the paper: icp)."""
     shards: Annotated[int, Field(ge=1)]
     max_rejects: Annotated[float, Field(ge=0, le=1)]
+
+
+class ExportSettings(Section):
+    """`export_emolib`: what a release holds beside the coefficients."""
+
+    vertices: Literal["none", "float32", "int16"]
+    """Meshes as a config of their own: lossless, or in steps of 10 micrometres."""
+    images: bool
+    """Pictures as a config of their own. AffectNet's licence forbids passing them on: for private copies only."""
+    rows_per_file: Annotated[int, Field(ge=1)]
 
 
 class RigSettings(Section):
@@ -274,6 +303,7 @@ class ProfileSettings(Section):
     """Only where the pipeline trains its own speech models; `full` uses published ones."""
     select: SelectSettings
     reconstruct: ReconstructSettings
+    export: ExportSettings
     rig: RigSettings
     selftalk: SelfTalkSettings
     pairs: PairsSettings

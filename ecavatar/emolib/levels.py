@@ -18,7 +18,8 @@ class LevelBounds:
     """Where one category's arousal is cut.
 
     Level 1 is [lowest, first_cut), level 2 is [first_cut, second_cut), level 3 is [second_cut, highest]: a value on a
-    cut belongs to the level above it. Where all values are equal, all are level 1.
+    cut belongs to the level above it. Where all values are equal, or so near that no cuts fit between them, all are
+    level 1.
     """
 
     lowest: float
@@ -35,7 +36,7 @@ class LevelBounds:
         arousal = np.asarray(arousal, np.float64)
         if not ((arousal >= self.lowest) & (arousal <= self.highest)).all():
             raise DataError(f"arousal outside [{self.lowest:g}, {self.highest:g}], the range its levels were cut from.")
-        if self.highest == self.lowest:
+        if not self.lowest < self.first_cut < self.second_cut < self.highest:
             return np.ones(arousal.shape, np.int8)
         return (1 + (arousal >= self.first_cut) + (arousal >= self.second_cut)).astype(np.int8)
 
