@@ -46,6 +46,11 @@ class ProfilePaths:
         return self.data / "assets" / "face_model.npz"
 
     @property
+    def emica(self) -> Path:
+        """EMICA's checkpoint as `ecavatar assets add emica` converted it."""
+        return self.data / "assets" / "emica.safetensors"
+
+    @property
     def hubert(self) -> Path:
         return self.data / "assets" / "hubert"
 
@@ -65,7 +70,7 @@ class ProfilePaths:
     # derived
     @property
     def selection(self) -> Path:
-        """index.parquet (Emolib candidates), pool.parquet (FuNet's faces), rejects.parquet, levels.json."""
+        """index.parquet (Emolib's images), pool.parquet (FuNet's), reserve.parquet, rejects.parquet, levels.json."""
         return self.data / "selection"
 
     @property
