@@ -1,6 +1,5 @@
 """Fixtures shared by all rooms."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from ecavatar.face.model import ARKIT_NAMES, PARENTS, FaceAsset
+from tests.fabricate import write_vocaset
 
 settings.register_profile("same", derandomize=True)  # a commit passes or fails, whoever runs it
 settings.load_profile("same")  # `pytest --hypothesis-profile=default` looks for new cases
@@ -64,37 +64,11 @@ def small_face() -> FaceAsset:
     )  # fmt: skip
 
 
-SMALL_SUBJECTS = {
-    "FaceTalk_170728_03272_TA": (1, 2),  # train
-    "FaceTalk_170904_00128_TA": (1, 3),  # train
-    "FaceTalk_170811_03275_TA": (21, 22),  # val
-    "FaceTalk_170809_00138_TA": (5, 21),  # 05 in no set, 21 in test
-}
-"""Subjects of `small_vocaset` and the numbers of their sentences."""
-
-
 @pytest.fixture(scope="session")
 def small_vocaset(tmp_path_factory: pytest.TempPathFactory, small_face: FaceAsset) -> Path:
-    """A raw VOCASET of `small_face`: four subjects, two sentences each (20, 22 frames at 60 a second), swaying jaws."""
+    """A raw VOCASET of `small_face`."""
     root = tmp_path_factory.mktemp("vocaset")
-    generator = np.random.default_rng(11)
-    meshes, index, audio, templates = [], {}, {}, {}
-    jaw = np.flatnonzero(small_face.skinning[:, 2] > 0)
-    for subject, sentences in SMALL_SUBJECTS.items():
-        template = small_face.template + small_face.shape_basis @ generator.normal(size=6).astype(np.float32)
-        templates[subject], index[subject], audio[subject] = template, {}, {}
-        for k, number in enumerate(sentences):
-            count, first = 20 + 2 * k, sum(map(len, meshes))
-            frames = np.repeat(template[None], count, axis=0)
-            frames[:, jaw, 1] -= 0.01 * (1 - np.cos(np.arange(count) / 3 + number))[:, None]
-            meshes.append(frames)
-            name = f"sentence{number:02d}"
-            index[subject][name] = {frame: first + frame for frame in range(count)}
-            noise = generator.normal(size=22000 * count // 60) * 3000
-            audio[subject][name] = {"audio": noise.astype(np.int16), "sample_rate": 22000}
-    np.save(root / "data_verts.npy", np.concatenate(meshes))
-    for name, value in (("subj_seq_to_idx", index), ("raw_audio_fixed", audio), ("templates", templates)):
-        (root / f"{name}.pkl").write_bytes(pickle.dumps(value, protocol=2))
+    write_vocaset(root, small_face)
     return root
 
 

@@ -1,6 +1,5 @@
 """A trained-from-nothing world small enough to train on in seconds."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from ecavatar.storage.parquet import vector_column, write_table
 from ecavatar.storage.shards import shard_path
 from ecavatar.training.pairs import FacePool, draw_pairs, write_pairs
 from ecavatar.vocateeth.dataset import VocaTeeth, finish_vocateeth, subjects_of, write_subject
+from tests.fabricate import write_hubert
 
 TRAINING = TrainingSettings(
     device="cpu", precision="no", threads=1, epochs=4, batch=3, learning_rate=0.01, schedule="cosine", clip_norm=1.0,
@@ -52,7 +52,7 @@ def world(tmp_path_factory, small_face, small_vocaset) -> Path:
     for subject in subjects_of(vocaset):
         write_subject(root / "vocateeth", vocaset, subject, small_face, rig)
     finish_vocateeth(root / "vocateeth", vocaset, small_face, rig)
-    _write_hubert(root / "hubert")
+    write_hubert(root / "hubert")
     _write_pool(root / "pool")
     (root / "pairs").mkdir()
     teeth, pool = VocaTeeth.open(root / "vocateeth"), FacePool.open(root / "pool")
@@ -70,21 +70,3 @@ def _write_pool(directory: Path, count: int = 12) -> None:
         "jaw_pose": vector_column(generator.normal(size=(count, 3)) * 0.1),
     }
     write_table(shard_path(directory, 0, 1), pa.table(columns), {"topology": "small", "basis": "small"})
-
-
-def _write_hubert(directory: Path) -> None:
-    import torch
-    from transformers import HubertConfig, HubertForCTC, Wav2Vec2CTCTokenizer
-
-    directory.mkdir()
-    letters = {letter: index for index, letter in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", "E", "T", "A"])}
-    (directory / "letters.json").write_text(json.dumps(letters))
-    Wav2Vec2CTCTokenizer(str(directory / "letters.json")).save_pretrained(directory)
-    with torch.random.fork_rng():
-        torch.manual_seed(9)
-        config = HubertConfig(
-            vocab_size=len(letters), pad_token_id=0, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=24, conv_dim=[8, 8], conv_kernel=[10, 8], conv_stride=[10, 32],
-            num_feat_extract_layers=2, num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
-        )  # fmt: skip
-        HubertForCTC(config).save_pretrained(directory)
