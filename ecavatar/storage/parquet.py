@@ -4,8 +4,10 @@ Arrow's own `fixed_shape_tensor` is not used because `datasets.load_dataset` ref
 split and zstd-compressed, the smallest lossless choice measured; the same table gives the same bytes every time.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -89,17 +91,24 @@ def write_table(
         row_group_size: rows per group; a group is the smallest piece that can be read alone.
     """
     texts = dict(sorted((metadata or {}).items()))
-    leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
     with atomic_path(path) as temporary:
         pq.write_table(
-            table.replace_schema_metadata(texts),
-            temporary,
-            row_group_size=row_group_size,
-            compression="zstd",
-            compression_level=_ZSTD_LEVEL,
-            use_dictionary=[name for name, kind in leaves if pa.types.is_string(kind)] or False,  # pyright: ignore[reportArgumentType]
-            column_encoding={name: "BYTE_STREAM_SPLIT" for name, kind in leaves if pa.types.is_floating(kind)} or None,
+            table.replace_schema_metadata(texts), temporary, row_group_size=row_group_size, **_encoding(table.schema)
         )
+
+
+@contextlib.contextmanager
+def open_writer(path: Path, schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> Iterator[pq.ParquetWriter]:
+    """A writer for tables that come piece by piece, encoded as `write_table` does; the file appears whole or not at all.
+
+    Args:
+        path: the Parquet file.
+        schema: of every piece given to the writer's `write_table`, which makes row groups of each piece alone.
+        metadata: file-level texts, stored sorted by key.
+    """
+    described = schema.with_metadata(dict(sorted((metadata or {}).items())))
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, described, **_encoding(schema)) as writer:
+        yield writer
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -144,6 +153,21 @@ def table_metadata(path: Path) -> dict[str, str]:
     with _open(path) as file:
         raw = file.schema_arrow.metadata or {}
     return {key.decode(): value.decode() for key, value in raw.items() if not key.startswith(b"ARROW:")}
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:  # Any: pyarrow's options are of many types
+    """Compression of all columns, dictionaries for texts, split bytes for numbers that fill their width."""
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    return {
+        "compression": "zstd",
+        "compression_level": _ZSTD_LEVEL,
+        "use_dictionary": [name for name, kind in leaves if pa.types.is_string(kind)] or False,
+        "column_encoding": {name: "BYTE_STREAM_SPLIT" for name, kind in leaves if _is_split(kind)} or None,
+    }
+
+
+def _is_split(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_int16(kind)
 
 
 def _open(path: Path) -> pq.ParquetFile:
