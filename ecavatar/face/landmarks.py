@@ -43,5 +43,10 @@ def ibug68_points(asset: FaceAsset, vertices: Array) -> Array:
 
 
 def mediapipe_points(asset: FaceAsset, vertices: Array) -> Array:
-    """MediaPipe's landmarks `asset.mediapipe_indices` (..., K, 3) of meshes (..., V, 3) of the asset's topology."""
+    """MediaPipe's landmarks `asset.mediapipe_indices` (..., K, 3) of meshes (..., V, 3) of the asset's topology.
+
+    Raises:
+        AssetMissingError: the model has no MediaPipe embedding; the message says how to add one.
+    """
+    asset.require("mediapipe")
     return surface_points(vertices, asset.faces, asset.mediapipe_faces, asset.mediapipe_barycentrics)

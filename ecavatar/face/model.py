@@ -9,12 +9,10 @@ Source:
     Li et al., Learning a model of facial shape and expression from 4D scans, SIGGRAPH Asia 2017 (the FLAME model).
 """
 
-import io
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from torch import Tensor, nn
 
 from ecavatar.errors import AssetMissingError, DataError, ShapeError
 from ecavatar.face.rotations import matrix_from_axis_angle
-from ecavatar.storage.files import atomic_path
+from ecavatar.storage.arrays import read_arrays, write_arrays
 
 JOINT_NAMES = ("root", "neck", "jaw", "left_eye", "right_eye")
 """Order of the joints; a rotation of joint k turns what its skinning column names."""
@@ -51,7 +49,14 @@ REGION_NAMES = (
 _LOOK = {"Up": 0.18, "Down": 0.27, "In": 0.38, "Out": 0.37}
 """Angles of the eyeLook units at weight 1, radians, as the CC0 Face Units turn the sources' eyes."""
 _FORMAT = "ecavatar-face-1"
-_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date: DVC hashes bytes
+_OPTIONAL = {
+    "mediapipe": "no embedding of MediaPipe's landmarks. Add one with `ecavatar assets add flame-mediapipe FILE`",
+    "uv": "no texture coordinates. Add them with `ecavatar assets add flame-uv FILE`",
+    "arkit": "no ARKit units, which no published FLAME file has. Use the open head, or expression coefficients",
+}
+_ROW_SUMS = {  # how far from 1 the sum of a row may be; published joint regressors are rounded
+    "skinning": 1e-3, "ibug68_barycentrics": 1e-3, "mediapipe_barycentrics": 1e-3, "joint_regressor": 1e-2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -59,7 +64,9 @@ class FaceAsset:
     """A face model as arrays, metres and radians; x to the subject's left, y up, z forward.
 
     V vertices, F triangles, S shape and E expression components, K MediaPipe landmarks, T texture coordinates.
-    Shape and expression components are scaled so that coefficient 1 is one standard deviation.
+    Shape and expression components are scaled so that coefficient 1 is one standard deviation. FLAME comes without
+    MediaPipe landmarks, texture coordinates and ARKit units: K and T may be 0, U (52 or 0) ARKit units likewise, and
+    `require` says what to add where such a part is needed.
     """
 
     topology: str
@@ -86,11 +93,13 @@ class FaceAsset:
     mediapipe_barycentrics: Float[np.ndarray, "K 3"]
     uv: Float[np.ndarray, "T 2"]
     """Texture coordinates, origin bottom left."""
-    uv_faces: Int[np.ndarray, "F 3"]
+    uv_faces: Int[np.ndarray, "_ 3"]
+    """One row for each triangle; none where T is 0."""
     arkit_names: tuple[str, ...]
-    arkit_expression: Float[np.ndarray, "52 E"]
+    """`ARKIT_NAMES`, or empty."""
+    arkit_expression: Float[np.ndarray, "U E"]
     """Expression coefficients of each unit at weight 1."""
-    arkit_jaw: Float[np.ndarray, "52 3"]
+    arkit_jaw: Float[np.ndarray, "U 3"]
     """Jaw rotation of each unit at weight 1, axis-angle."""
 
     def __post_init__(self) -> None:
@@ -133,12 +142,17 @@ class FaceAsset:
         arrays = {name: getattr(self, name) for name in _DTYPES}
         arrays |= {f"region:{name}": indices for name, indices in self.regions.items()}
         facts = {"format": _FORMAT, "topology": self.topology, "basis": self.basis, "arkit_names": self.arkit_names}
-        arrays["facts"] = np.frombuffer(json.dumps(facts, sort_keys=True).encode(), dtype=np.uint8)
-        with atomic_path(Path(path)) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for name, array in sorted(arrays.items()):
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-                archive.writestr(zipfile.ZipInfo(f"{name}.npy", _ZIP_DATE), buffer.getvalue())
+        write_arrays(Path(path), arrays, facts)
+
+    def require(self, part: Literal["mediapipe", "uv", "arkit"]) -> None:
+        """Make sure that the model has an optional part before it is used.
+
+        Raises:
+            AssetMissingError: it has not; the message says what to add.
+        """
+        rows = {"mediapipe": self.mediapipe_indices, "uv": self.uv, "arkit": self.arkit_names}[part]
+        if len(rows) == 0:
+            raise AssetMissingError(f"face model {self.topology!r} ({self.basis}) has {_OPTIONAL[part]}.")
 
     @classmethod
     def load(cls, path: Path) -> "FaceAsset":
@@ -153,11 +167,9 @@ class FaceAsset:
             raise AssetMissingError(f"face model {path} not found. `dvc repro` makes the open head; FLAME is added by "
                                     "`ecavatar assets add flame FILE`.")  # fmt: skip
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            facts = json.loads(arrays.pop("facts").tobytes())
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is not a face model file ({error}). Build or convert it again.") from None
+            arrays, facts = read_arrays(path)
+        except DataError as error:
+            raise DataError(f"{path} is not a face model file: {error}") from None
         missing = sorted(set(_DTYPES) - set(arrays))
         if facts.get("format") != _FORMAT or missing:
             raise DataError(f"{path}: expected format {_FORMAT}, found {facts.get('format')!r}, missing {missing}. "
@@ -186,13 +198,13 @@ def _problems(asset: FaceAsset) -> list[str]:
     """Everything in which the asset's arrays contradict each other."""
     v, f = len(asset.template), len(asset.faces)
     s, e = asset.shape_basis.shape[-1], asset.expression_basis.shape[-1]
-    k, t = len(asset.mediapipe_indices), len(asset.uv)
+    k, t, u = len(asset.mediapipe_indices), len(asset.uv), len(asset.arkit_names)
     expected = {
         "template": (v, 3), "faces": (f, 3), "shape_basis": (v, 3, s), "expression_basis": (v, 3, e),
         "pose_basis": (v, 3, 36), "joint_regressor": (5, v), "skinning": (v, 5), "parents": (5,),
         "ibug68_faces": (68,), "ibug68_barycentrics": (68, 3), "mediapipe_indices": (k,), "mediapipe_faces": (k,),
-        "mediapipe_barycentrics": (k, 3), "uv": (t, 2), "uv_faces": (f, 3), "arkit_expression": (52, e),
-        "arkit_jaw": (52, 3),
+        "mediapipe_barycentrics": (k, 3), "uv": (t, 2), "uv_faces": (f if t else 0, 3), "arkit_expression": (u, e),
+        "arkit_jaw": (u, 3),
     }  # fmt: skip
     shapes = [
         f"{name}: expected shape {shape}, got {getattr(asset, name).shape}"
@@ -212,15 +224,15 @@ def _value_problems(asset: FaceAsset) -> list[str]:
     ]
     floats = [name for name, dtype in _DTYPES.items() if dtype is np.float32]
     problems += [f"{name}: not finite" for name in floats if not np.isfinite(getattr(asset, name)).all()]
-    for name in ("skinning", "ibug68_barycentrics", "mediapipe_barycentrics", "joint_regressor"):
-        if np.abs(getattr(asset, name).sum(axis=1) - 1).max(initial=0) > 1e-3:
+    for name, tolerance in _ROW_SUMS.items():
+        if np.abs(getattr(asset, name).sum(axis=1) - 1).max(initial=0) > tolerance:
             problems.append(f"{name}: rows must sum to 1")
     if asset.skinning.min() < 0:
         problems.append("skinning: weights must not be negative")
     if tuple(asset.parents.tolist()) != PARENTS:
         problems.append(f"parents: expected {PARENTS}, got {tuple(asset.parents.tolist())}")
-    if asset.arkit_names != ARKIT_NAMES:
-        problems.append("arkit_names: expected the 52 names of ARKIT_NAMES in that order")
+    if asset.arkit_names not in (ARKIT_NAMES, ()):
+        problems.append("arkit_names: expected the 52 names of ARKIT_NAMES in that order, or none")
     return problems
 
 
@@ -361,7 +373,9 @@ def arkit_coefficients(
 
     Raises:
         ShapeError: not (N, 52).
+        AssetMissingError: the model has no ARKit units.
     """
+    asset.require("arkit")
     weights = np.asarray(weights, dtype=np.float32)
     if weights.ndim != 2 or weights.shape[1] != len(ARKIT_NAMES):
         raise ShapeError(f"ARKit weights: expected (N, {len(ARKIT_NAMES)}), got {weights.shape}.")

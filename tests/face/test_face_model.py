@@ -6,6 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from ecavatar.errors import AssetMissingError, DataError, ShapeError
+from ecavatar.face.landmarks import mediapipe_points
 from ecavatar.face.model import ARKIT_INDEX, FaceAsset, FaceModel, arkit_coefficients, arkit_eye_pose
 
 
@@ -170,3 +171,31 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", facts=np.frombuffer(b"{}", np.uint8))
     with pytest.raises(DataError, match="template"):
         FaceAsset.load(tmp_path / "other.npz")
+
+
+def bare(fields: dict) -> FaceAsset:
+    """An asset without what FLAME comes without."""
+    none = {"mediapipe_indices": 0, "mediapipe_faces": 0, "mediapipe_barycentrics": (0, 3), "uv": (0, 2)}
+    none |= {"uv_faces": (0, 3), "arkit_expression": (0, 4), "arkit_jaw": (0, 3)}
+    return FaceAsset(**fields | {name: np.zeros(shape) for name, shape in none.items()} | {"arkit_names": ()})
+
+
+def test_parts_that_flame_lacks_may_be_missing_and_their_first_use_says_what_to_add(fields, tmp_path):
+    bare(fields).save(tmp_path / "a.npz")
+    asset = FaceAsset.load(tmp_path / "a.npz")
+    assert FaceModel(asset)(torch.zeros(1, 5), torch.zeros(1, 4), torch.zeros(1, 3)).shape == (1, 24, 3)
+    with pytest.raises(AssetMissingError, match="assets add flame-mediapipe FILE"):
+        mediapipe_points(asset, asset.template)
+    with pytest.raises(AssetMissingError, match="no ARKit units"):
+        arkit_coefficients(asset, np.zeros((1, 52)))
+    with pytest.raises(AssetMissingError, match="assets add flame-uv FILE"):
+        asset.require("uv")
+    for part in ("mediapipe", "uv", "arkit"):
+        FaceAsset(**fields).require(part)
+
+
+def test_a_part_is_there_whole_or_not_at_all(fields):
+    with pytest.raises(DataError, match="arkit_expression"):
+        FaceAsset(**fields | {"arkit_names": ()})
+    with pytest.raises(DataError, match="uv_faces"):
+        FaceAsset(**fields | {"uv": np.zeros((0, 2))})
