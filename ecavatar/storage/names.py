@@ -1,0 +1,79 @@
+"""Order and repetitions in a long column of names, at the speed of integers.
+
+Sorting half a million paths as text takes longer than reading the file they come from. Their first eight bytes as a
+number sort ten times faster, and only names that agree in those are compared as text.
+"""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Int, UInt64
+
+_BYTES = 8
+_LEADING = np.array([(1 << 64) - (1 << 8 * (_BYTES - kept)) for kept in range(_BYTES + 1)], np.uint64)
+"""Masks that keep so many leading bytes."""
+
+
+def name_order(names: "pd.Series | pa.Array") -> Int[np.ndarray, " names"]:
+    """The rows of `names` in ascending order (by code points, as Python sorts); equal names keep their order.
+
+    Args:
+        names: text without nulls.
+    """
+    array = _contiguous(names)
+    order, alike = _roughly_ordered(array)
+    # rows in doubt, sorted as text, fall into the places in doubt: groups of equal first bytes are already in order
+    rows = np.sort(order[alike])
+    order[alike] = rows[pc.array_sort_indices(array.take(pa.array(rows))).to_numpy()]
+    return order
+
+
+def repeated_names(names: "pd.Series | pa.Array") -> Bool[np.ndarray, " names"]:
+    """Which rows have a name that an earlier row has.
+
+    Args:
+        names: text without nulls.
+    """
+    array = _contiguous(names)
+    order, alike = _roughly_ordered(array)
+    rows = np.sort(order[alike])
+    repeated = np.zeros(len(array), bool)
+    repeated[rows] = array.take(pa.array(rows)).to_pandas().duplicated().to_numpy()
+    return repeated
+
+
+def _roughly_ordered(array: pa.LargeStringArray) -> tuple[Int[np.ndarray, " names"], Bool[np.ndarray, " names"]]:
+    """The order by first bytes, and which places of it share them with a neighbour."""
+    keys = _first_bytes(array)
+    order = np.argsort(keys)
+    keys = keys[order]
+    alike = np.zeros(len(array), bool)
+    same = keys[1:] == keys[:-1]
+    alike[1:] |= same
+    alike[:-1] |= same
+    return order, alike
+
+
+def _contiguous(names: "pd.Series | pa.Array") -> pa.LargeStringArray:
+    array = pa.array(names) if isinstance(names, pd.Series) else names
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
+    return array.cast(pa.large_string())
+
+
+def _first_bytes(array: pa.LargeStringArray) -> UInt64[np.ndarray, " names"]:
+    """The first eight bytes of each name as a number that sorts like them; short names are filled up with zeros."""
+    _, offset_buffer, data_buffer = array.buffers()
+    if len(array) == 0 or data_buffer is None:
+        return np.zeros(len(array), np.uint64)
+    bounds = np.frombuffer(offset_buffer, np.int64)[array.offset : array.offset + len(array) + 1]
+    data = np.frombuffer(data_buffer, np.uint8, bounds[-1])
+    if len(data) < _BYTES:
+        data = np.concatenate([data, np.zeros(_BYTES, np.uint8)])
+    words = np.ndarray((len(data) - _BYTES + 1,), ">u8", data, strides=(1,))  # the eight bytes from every byte on
+    starts, lengths = bounds[:-1], np.diff(bounds)
+    places = np.minimum(starts, len(words) - 1)
+    past_end = np.minimum(starts - places, _BYTES - 1).astype(np.uint64)
+    keys = words[places].astype(np.uint64) << (np.uint64(8) * past_end)
+    return keys & _LEADING[np.minimum(lengths, _BYTES)]
