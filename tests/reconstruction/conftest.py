@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
-from ecavatar.config import ReconstructSettings
+from ecavatar.config import EmicaSettings, ReconstructSettings
 from ecavatar.face.model import ARKIT_INDEX, ARKIT_NAMES, PARENTS, REGION_NAMES, FaceAsset
 
 N_VERTICES, N_SHAPE, N_EXPRESSION, N_LANDMARKS = 300, 12, 15, 120
@@ -74,6 +74,7 @@ def settings() -> ReconstructSettings:
     """Priors so weak that exact landmarks decide."""
     return ReconstructSettings(
         backend="landmarks",
+        emica=EmicaSettings(device="cpu", batch=4, threads=1, crop="mediapipe", whole_image=False),
         shape_components=N_SHAPE,
         shape_sigma=100.0,
         expression_sigma=100.0,
