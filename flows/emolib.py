@@ -18,7 +18,7 @@ from ecavatar.reconstruction.images import Rgb
 from ecavatar.reconstruction.landmarks import FaceLandmarker, find_model_file
 from ecavatar.reconstruction.table import ReadRecord, Reconstructor, read_record_image
 from ecavatar.rendering.video import read_frames
-from ecavatar.storage.files import atomic_path, clean_stale, sha256_file, write_json
+from ecavatar.storage.files import atomic_path, clean_stale, resolve_inside, sha256_file, write_json
 from ecavatar.storage.parquet import read_table, table_metadata, write_table
 from ecavatar.storage.rejects import Reject, check_rejects, read_rejects, write_rejects
 from ecavatar.storage.shards import input_hash, list_shards, read_shards, shard_path, split_rows, write_shard
@@ -71,11 +71,23 @@ def reconstruct_faces(profile: str) -> str:
 @flow(name="export_emolib")
 def export_emolib(profile: str) -> str:
     """Write the Emolib release from its reconstructed faces."""
-    paths = ProfilePaths(profile)
-    tags = table_metadata(list_shards(paths.faces / "emolib")[0])
-    faces = read_shards(paths.faces / "emolib")
-    info = write_emolib(paths.emolib, faces, topology=tags["topology"], basis=tags["basis"], backend=tags["backend"])
-    return f"{faces.num_rows} faces in {len(info.counts)} categories"
+    paths, shards = ProfilePaths(profile), list_shards(ProfilePaths(profile).faces / "emolib")
+    select, reconstruct = stage_settings(profile).select, stage_settings(profile).reconstruct
+    info = write_emolib(
+        paths.emolib,
+        shards,
+        asset=FaceAsset.load(paths.face_model),
+        backend=table_metadata(shards[0])["backend"],
+        settings=stage_settings(profile).export,
+        read_image_bytes=lambda record: resolve_inside(paths.affectnet, str(record["path"])).read_bytes(),
+        source="sample" if profile == "sample" else "affectnet",  # who took the pictures decides the licence
+        near_duplicate_bits=select.near_duplicate_bits,
+        made_with={
+            "select_images": select.model_dump(include={"per_level", "levels", "near_duplicate_bits"}),
+            "reconstruct_faces": reconstruct.model_dump(include={"backend", "max_residual_mm", "alignment"}),
+        },
+    )
+    return f"{info.total} faces in {len(info.counts)} categories"
 
 
 @shard_task(name="inspect_shard")

@@ -1,132 +1,318 @@
-"""Emolib as a release: coefficients and labels in Parquet, a card, and a manifest.
+"""Emolib as a release: coefficients and labels in Parquet, meshes and pictures as configs of their own, card, manifest.
 
-The coefficients are the dataset; meshes follow from them and the face model. Images and AffectNet's own lists are not
-part of it: their licence allows no redistribution.
+The coefficients are the dataset; meshes follow from them and the face model. AffectNet's photographs are written only
+when asked for, and a release that holds them is marked as not to be passed on.
+
+    README.md         card: how to load it, datasheet
+    croissant.json    the same for machines
+    MANIFEST.json     every file with its checksum
+    meta/             info.json, stats.json, topology.npz
+    data/CONFIG/      SPLIT-00000-of-00001.parquet, rows sorted by item_id
+
+Faces are read and written a batch at a time: beside a few labels of each row, memory does not grow with their number.
 """
 
+import contextlib
+import errno
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int
 
+from ecavatar.config import ExportSettings
 from ecavatar.emolib.card import card_text
-from ecavatar.emolib.schema import SCHEMA_VERSION, SPLITS, EmolibInfo, schema
-from ecavatar.emotion import Emotion
-from ecavatar.errors import AssetMissingError, DataError
-from ecavatar.storage.files import atomic_path, read_json, write_json
+from ecavatar.emolib.croissant import croissant_json
+from ecavatar.emolib.leaks import split_leaks
+from ecavatar.emolib.meshes import expressive_vertices
+from ecavatar.emolib.quantisation import to_steps
+from ecavatar.emolib.rows import Rows
+from ecavatar.emolib.schema import (
+    CARD,
+    CROISSANT,
+    INFO,
+    ROW_GROUP,
+    SCHEMA_VERSION,
+    SPLITS,
+    STATS,
+    TOPOLOGY,
+    Column,
+    EmolibInfo,
+    Source,
+    arrow_schema,
+    coefficient_columns,
+    image_columns,
+    mesh_columns,
+    read_info,
+)
+from ecavatar.emolib.stats import release_stats
+from ecavatar.emolib.topology import topology_arrays, topology_sha256, write_topology
+from ecavatar.emotion import LEVELS, Emotion
+from ecavatar.errors import AssetMissingError, BasisError, DataError, SplitLeakError
+from ecavatar.face.model import FaceAsset, FaceModel
+from ecavatar.storage.files import atomic_path, write_json
 from ecavatar.storage.manifest import write_manifest
-from ecavatar.storage.parquet import read_table, write_table
+from ecavatar.storage.parquet import open_writer, read_table
 
-INFO = Path("meta") / "info.json"
+ReadBytes = Callable[[Mapping[str, object]], bytes]
+_BATCH = 64  # rows at a time: a multiple of every ROW_GROUP
+_DERIVED = ("emotion_code", "topology", "basis")  # columns that the faces need not have
+_OPTIONAL = ("light", "perceptual_hash")
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_emolib(directory: Path, faces: pa.Table, *, topology: str, basis: str, backend: str) -> EmolibInfo:
-    """Write the release `directory`, whole or not at all; equal faces give equal bytes.
+def write_emolib(
+    directory: Path,
+    faces: pa.Table | Sequence[Path],
+    *,
+    asset: FaceAsset,
+    backend: str,
+    settings: ExportSettings,
+    read_image_bytes: ReadBytes | None = None,
+    source: Source = "affectnet",
+    near_duplicate_bits: int = 8,
+    made_with: Mapping[str, Mapping[str, object]] | None = None,
+) -> EmolibInfo:
+    """Write the release `directory`, whole or not at all.
+
+    Equal faces give equal bytes, however they are ordered and cut into files.
 
     Args:
         directory: replaced if it exists.
-        faces: rows of `reconstruct_faces` for the index (columns as in `schema`, tags and code apart).
-        topology: vertex order of the face model.
-        basis: what the coefficients mean.
+        faces: rows of `reconstruct_faces` for the index, in any order; a table, or the Parquet files that hold them.
+        asset: the face model that the coefficients belong to.
         backend: how the faces were reconstructed.
+        settings: which configs, and rows per file.
+        read_image_bytes: gives the photograph of a row (item_id, source_id, path); needed for images alone.
+        source: whose photographs; it decides the licence that the card names.
+        near_duplicate_bits: two photographs whose perceptual hashes differ in at most so many bits count as one.
+        made_with: settings of the stages before, by stage, for the card.
 
     Raises:
-        DataError: no faces, an item twice, an unknown emotion or split, or a missing column.
+        DataError: no faces, an item twice, an unknown emotion or split, a missing column, images without
+            `read_image_bytes`, a mesh too large for int16, or a full disk.
+        SplitLeakError: a photograph is in both splits, as itself or nearly.
+        BasisError: the faces are of another face model.
     """
-    table = _rows(faces, topology, basis)
+    rows = Rows(faces)
+    _require_model(rows, asset)
+    if settings.images and read_image_bytes is None:
+        raise DataError("a release with images needs read_image_bytes. Give it, or export with images: false.")
+    order = _checked_order(rows, near_duplicate_bits)
+    arrays = topology_arrays(asset)
     info = EmolibInfo(
-        topology=topology,
-        basis=basis,
+        source=source,
+        topology=asset.topology,
+        topology_sha256=topology_sha256(arrays),
+        basis=asset.basis,
         backend=backend,
-        n_shape=table.schema.field("shape").type.list_size,
-        n_expression=table.schema.field("expression").type.list_size,
-        counts=_counts(table),
+        n_shape=rows.schema.field("shape").type.list_size,
+        n_expression=rows.schema.field("expression").type.list_size,
+        n_vertices=asset.n_vertices,
+        near_duplicate_bits=near_duplicate_bits,
+        rows_per_file=settings.rows_per_file,
+        rows={split: len(places) for split, places in order.items()},
+        counts=_counts(rows),
+        columns=_columns(rows, asset, settings),
+        made_with=dict(made_with or {}),
     )
-    with atomic_path(directory) as temporary:
-        for split in SPLITS:
-            part = table.filter(pa.array([name == split for name in table["split"].to_pylist()]))
-            if part.num_rows:
-                write_table(temporary / _data_file(split), part, {"topology": topology, "basis": basis})
-        write_json(temporary / INFO, _info_json(info))
-        splits = {split: _data_file(split).as_posix() for split in SPLITS if (temporary / _data_file(split)).is_file()}
-        (temporary / "README.md").write_text(card_text(info, splits), encoding="utf-8")
-        write_manifest(temporary, {"schema_version": SCHEMA_VERSION, "topology": topology, "basis": basis})
+    model = FaceModel(asset) if settings.vertices != "none" else None
+    pieces = _Pieces(rows=rows, info=info, model=model, read_image_bytes=read_image_bytes)
+    with _full_disk_told(directory), atomic_path(directory) as temporary:
+        for split, places in order.items():
+            _write_split(temporary, split, places, pieces)
+        write_topology(temporary / TOPOLOGY, arrays, asset.topology)
+        write_json(temporary / INFO, info.to_json())
+        write_json(temporary / STATS, release_stats(temporary, info))
+        (temporary / CARD).write_text(card_text(info), encoding="utf-8")
+        write_json(temporary / CROISSANT, croissant_json(temporary, info))
+        facts = {"schema_version": SCHEMA_VERSION, "topology": info.topology, "basis": info.basis}
+        write_manifest(temporary, facts | {"source": source, "rows": _rows_by_file(info)})
     return info
 
 
-def read_info(directory: Path) -> EmolibInfo:
-    """What the release in `directory` says about itself.
+def read_emolib(directory: Path, config: str = "coefficients") -> pa.Table:
+    """All rows of a config, sorted by item_id, in memory; `EmolibItems` reads one at a time.
 
     Raises:
-        AssetMissingError: no release there.
-        DataError: of another schema version, or damaged.
+        AssetMissingError: no release there, or a data file is missing.
+        DataError: no such config, or the release is damaged.
     """
-    value = read_json(directory / INFO)
-    version = str(value.get("schema_version", "none")) if isinstance(value, dict) else "none"
-    if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-        raise DataError(f"{directory / INFO}: expected schema version {SCHEMA_VERSION}, found {version}.")
-    try:
-        return EmolibInfo(**{name: value[name] for name in EmolibInfo.__dataclass_fields__})
-    except KeyError as error:
-        raise DataError(f"{directory / INFO} lacks {error}; write the release again.") from None
-
-
-def read_emolib(directory: Path) -> pa.Table:
-    """All rows of the release, sorted by item_id.
-
-    Raises:
-        AssetMissingError: no release there, or it has no data.
-    """
-    files = [path for split in SPLITS if (path := directory / _data_file(split)).is_file()]
-    if not files:
+    if not (directory / INFO).is_file():
         raise AssetMissingError(f"no Emolib in {directory}. `dvc repro export_emolib@sample` makes one.")
+    info = read_info(directory)
+    if config not in info.columns:
+        raise DataError(f"{directory} has no config {config!r}; it has {', '.join(info.columns)}.")
+    files = [directory / path for split in info.rows for path in info.files(config, split)]
     return pa.concat_tables([read_table(path) for path in files]).sort_by("item_id")
 
 
-def _data_file(split: str) -> Path:
-    return Path("data") / "coefficients" / f"{split}-00000-of-00001.parquet"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pieces:
+    """Makes the tables of every config from places among the faces."""
+
+    rows: Rows
+    info: EmolibInfo
+    model: FaceModel | None
+    read_image_bytes: ReadBytes | None
+
+    def tables(self, places: Int[np.ndarray, " n"]) -> dict[str, pa.Table]:
+        """One table by config, of the same rows."""
+        wanted = [column.name for column in self.info.columns["coefficients"] if column.name not in _DERIVED]
+        path = ["path"] if "images" in self.info.columns else []
+        faces = self.rows.take(places, [*wanted, *path])
+        return {config: self._table(config, faces) for config in self.info.columns}
+
+    def _table(self, config: str, faces: pa.Table) -> pa.Table:
+        arrow = arrow_schema(self.info.columns[config])
+        made = {
+            "emotion_code": lambda: [int(Emotion.from_label(label)) for label in faces["emotion"].to_pylist()],
+            "topology": lambda: [self.info.topology] * faces.num_rows,
+            "basis": lambda: [self.info.basis] * faces.num_rows,
+            "vertices_m": lambda: self._vertices(faces).reshape(-1),
+            "vertices_10um": lambda: to_steps(self._vertices(faces)).reshape(-1),
+            "image": lambda: self._pictures(faces),
+        }
+        columns = [
+            _array(made[field.name](), field.type) if field.name in made else faces[field.name].cast(field.type)
+            for field in arrow
+        ]
+        return pa.table(columns, schema=arrow)
+
+    def _vertices(self, faces: pa.Table) -> np.ndarray:
+        if self.model is None:
+            raise DataError("meshes need a face model; this config was not planned. Report it as a bug.")
+        return expressive_vertices(self.model, faces)
+
+    def _pictures(self, faces: pa.Table) -> list[dict[str, object]]:
+        if self.read_image_bytes is None:
+            raise DataError("pictures need read_image_bytes. Give it, or export with images: false.")
+        return [
+            {"bytes": self.read_image_bytes(record), "path": record["item_id"] + Path(record["path"]).suffix.lower()}
+            for record in faces.select(["item_id", "source_id", "path"]).to_pylist()
+        ]
 
 
-def _rows(faces: pa.Table, topology: str, basis: str) -> pa.Table:
-    """`faces` checked, tagged and brought to `schema`, sorted by item_id."""
-    if faces.num_rows == 0:
+def _write_split(directory: Path, split: str, places: Int[np.ndarray, " n"], pieces: _Pieces) -> None:
+    """All data files of one split, every config side by side."""
+    info, start = pieces.info, 0
+    paths = {config: info.files(config, split) for config in info.columns}
+    for file, count in enumerate(paths["coefficients"].values()):
+        with contextlib.ExitStack() as stack:
+            writers = {
+                config: stack.enter_context(
+                    open_writer(directory / list(paths[config])[file], arrow_schema(columns), _tags(info))
+                )
+                for config, columns in info.columns.items()
+            }
+            for first in range(start, start + count, _BATCH):
+                tables = pieces.tables(places[first : min(first + _BATCH, start + count)])
+                for config, table in tables.items():
+                    writers[config].write_table(table, row_group_size=ROW_GROUP[config])
+        start += count
+
+
+def _array(values: object, kind: pa.DataType) -> pa.Array:
+    """An Arrow array of `kind` from a list, or from the flat numbers of meshes."""
+    if not isinstance(values, np.ndarray):
+        return pa.array(values, kind)
+    points = pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind.value_type)
+    return pa.FixedSizeListArray.from_arrays(points, type=kind)
+
+
+def _tags(info: EmolibInfo) -> dict[str, str]:
+    return {"topology": info.topology, "basis": info.basis, "schema_version": SCHEMA_VERSION}
+
+
+def _require_model(rows: Rows, asset: FaceAsset) -> None:
+    """The faces have every column that is needed, of the asset's basis, with no more coefficients than it has."""
+    there = set(rows.schema.names)
+    needed = [column.name for column in coefficient_columns(1, 1, has_light=False, has_hash=False)]
+    if missing := [name for name in needed if name not in there and name not in _DERIVED]:
+        raise DataError(f"the faces lack {', '.join(missing)}; write them with `reconstruct_faces`.")
+    for texts in rows.metadata():
+        if texts.get("basis", asset.basis) != asset.basis:
+            raise BasisError(
+                f"the faces hold coefficients of basis {texts['basis']!r}, the face model is {asset.basis!r}. Run "
+                "reconstruct_faces again with this face model, or give the one they were made with."
+            )
+    for name, limit in (("shape", asset.n_shape), ("expression", asset.n_expression)):
+        size = getattr(rows.schema.field(name).type, "list_size", None)
+        if size is None or size > limit:
+            raise BasisError(
+                f"{name}: the face model {asset.basis!r} has {limit} coefficients, the faces have "
+                f"{'no fixed number' if size is None else size}. Give the face model they were made with."
+            )
+
+
+def _checked_order(rows: Rows, near_duplicate_bits: int) -> dict[str, Int[np.ndarray, " n"]]:
+    """Places of the rows by split, sorted by item_id; refuses what no release may hold."""
+    if rows.count == 0:
         raise DataError(
             "Emolib needs at least one face; every image was rejected, see the rejects of the stages before."
         )
-    if len(faces["item_id"].unique()) != faces.num_rows:
+    labels = pa.table({name: rows.column(name).cast(pa.string()) for name in ("item_id", "split")})
+    if pc.count_distinct(labels["item_id"]).as_py() != rows.count:
         raise DataError("an item_id occurs twice among the faces; select the images again.")
-    if unknown := sorted(set(faces["split"].unique().to_pylist()) - set(SPLITS)):
+    if unknown := sorted(set(pc.unique(labels["split"]).to_pylist()) - set(SPLITS), key=str):
         raise DataError(f"unknown split {', '.join(map(str, unknown))}; expected {' or '.join(SPLITS)}.")
-    codes = [int(Emotion.from_label(label)) for label in faces["emotion"].to_pylist()]
-    extra = {
-        "emotion_code": pa.array(codes, pa.int8()),
-        "topology": pa.array([topology] * faces.num_rows),
-        "basis": pa.array([basis] * faces.num_rows),
-    }
-    wanted = schema(faces.schema.field("shape").type.list_size, faces.schema.field("expression").type.list_size)
-    missing = [name for name in wanted.names if name not in extra and name not in faces.column_names]
-    if missing:
-        raise DataError(f"the faces lack {', '.join(missing)}; write them with `reconstruct_faces`.")
-    columns = [extra[field.name] if field.name in extra else faces[field.name].cast(field.type) for field in wanted]
-    return pa.table(columns, schema=wanted).sort_by("item_id")
+    for name in ("source_id", "content_sha256", "perceptual_hash"):  # one at a time: they are the longest labels
+        if name in rows.schema.names:
+            column = rows.column(name).cast(pa.string())
+            if problems := split_leaks(labels.append_column(name, column), near_duplicate_bits):
+                raise SplitLeakError(f"{' '.join(problems)} Select the images again; it drops duplicates.")
+    places = pc.sort_indices(labels, sort_keys=[("split", "ascending"), ("item_id", "ascending")]).to_numpy()
+    sizes = {split: pc.sum(pc.equal(labels["split"], split)).as_py() for split in SPLITS}
+    starts = dict(zip(SPLITS, np.cumsum([0, *sizes.values()]), strict=False))
+    return {split: places[starts[split] : starts[split] + size] for split, size in sizes.items() if size}
 
 
-def _counts(table: pa.Table) -> dict[str, dict[str, int]]:
+def _columns(rows: Rows, asset: FaceAsset, settings: ExportSettings) -> dict[str, tuple[Column, ...]]:
+    """Columns by config, for the configs that were asked for."""
+    shape, expression = (rows.schema.field(name).type.list_size for name in ("shape", "expression"))
+    has_light, has_hash = (name in rows.schema.names for name in _OPTIONAL)
+    columns = {"coefficients": coefficient_columns(shape, expression, has_light=has_light, has_hash=has_hash)}
+    if settings.vertices != "none":
+        config = "vertices" if settings.vertices == "float32" else "vertices_int16"
+        columns[config] = mesh_columns(config, asset.n_vertices)
+    return columns | ({"images": image_columns()} if settings.images else {})
+
+
+def _counts(rows: Rows) -> dict[str, dict[str, int]]:
+    """Items by emotion label, in AffectNet's order, and level.
+
+    Raises:
+        DataError: an emotion is none of the eight.
+    """
+    table = pa.table({name: rows.column(name).cast(kind) for name, kind in (("emotion", pa.string()),
+                                                                           ("level", pa.int8()))})  # fmt: skip
+    groups = table.group_by(["emotion", "level"]).aggregate([([], "count_all")]).to_pylist()
+    cells = sorted((int(Emotion.from_label(str(g["emotion"]))), g["level"], g["count_all"]) for g in groups)
     counts: dict[str, dict[str, int]] = {}
-    for emotion, level in sorted(zip(table["emotion_code"].to_pylist(), table["level"].to_pylist(), strict=True)):
-        levels = counts.setdefault(Emotion(emotion).label, {})
-        levels[str(level)] = levels.get(str(level), 0) + 1
+    if unknown := sorted({level for _, level, _ in cells} - set(LEVELS)):
+        raise DataError(f"unknown level {unknown}; expected one of {LEVELS}. Select the images again.")
+    for emotion, level, count in cells:
+        counts.setdefault(Emotion(emotion).label, {})[str(level)] = count
     return counts
 
 
-def _info_json(info: EmolibInfo) -> dict[str, object]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "topology": info.topology,
-        "basis": info.basis,
-        "backend": info.backend,
-        "n_shape": info.n_shape,
-        "n_expression": info.n_expression,
-        "counts": info.counts,
-        "units": {"alignment_residual_m": "metre", "residual_mm": "millimetre", "jaw_pose": "radian, axis-angle"},
-        "coordinates": "x to the subject's left, y up, z forward; metres",
-    }
+def _rows_by_file(info: EmolibInfo) -> dict[str, int]:
+    """Rows of every data file, for the manifest."""
+    files = [info.files(config, split) for config in info.columns for split in info.rows]
+    return {path.as_posix(): count for counts in files for path, count in counts.items()}
+
+
+@contextlib.contextmanager
+def _full_disk_told(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL_DISK:
+            raise
+        raise DataError(
+            f"no space left on the disk while writing {directory} ({error}); nothing new was kept and an earlier "
+            "release is as it was. Free space, export with vertices: none, or give another place."
+        ) from None

@@ -1,0 +1,326 @@
+"""Whether a release is what it says: everything that can be computed again is, and compared."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from ecavatar.emolib.leaks import split_leaks
+from ecavatar.emolib.meshes import expressive_vertices
+from ecavatar.emolib.quantisation import MAX_ERROR_M, from_steps
+from ecavatar.emolib.schema import (
+    CARD,
+    CONFIGS,
+    CROISSANT,
+    ROW_GROUP,
+    STATS,
+    TOPOLOGY,
+    Column,
+    EmolibInfo,
+    arrow_schema,
+    read_info,
+)
+from ecavatar.emolib.stats import release_stats
+from ecavatar.emolib.topology import read_topology, topology_sha256
+from ecavatar.emotion import LEVELS, Emotion
+from ecavatar.errors import EcavatarError
+from ecavatar.face.model import FaceAsset, FaceModel
+from ecavatar.storage.files import read_json, sha256_file
+from ecavatar.storage.manifest import verify_manifest
+from ecavatar.storage.parquet import read_table
+
+_DAMAGE = (
+    EcavatarError, OSError, EOFError, pa.ArrowException, ArithmeticError, AttributeError, LookupError, TypeError,
+    ValueError, RecursionError, yaml.YAMLError,
+)  # fmt: skip
+"""What reading a damaged file can raise; anything else is a bug of ours and is not caught."""
+_STATS_TOLERANCE = 1e-7
+"""Of the spread: stats.json has nine digits, and machines add in different orders."""
+_MESH_TOLERANCE_M = 1e-6
+"""Between machines, whose float32 sums differ in their last bits."""
+_KEYS = ("item_id", "split", "emotion", "emotion_code", "level")
+_MAY_BE_UNKNOWN = ("valence", "arousal", "residual_mm")
+_SHOWN = 3
+
+Check = Callable[["_Release"], Iterator[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Release:
+    directory: Path
+    info: EmolibInfo
+    asset: FaceAsset | None
+
+    def path(self, relative: Path) -> Path:
+        return self.directory / relative
+
+    def pieces(self, config: str, split: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """A split's rows, one row group after the other."""
+        for path in self.info.files(config, split):
+            with pq.ParquetFile(self.path(path), memory_map=True) as file:
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group, columns=columns, use_threads=False)
+
+    def labels(self, config: str, columns: list[str]) -> pa.Table:
+        """Some columns of all rows, in stored order."""
+        files = [self.path(path) for split in self.info.rows for path in self.info.files(config, split)]
+        return pa.concat_tables([read_table(path, columns) for path in files])
+
+
+def verify(directory: Path, asset: FaceAsset | None = None) -> list[str]:
+    """Every way in which the release is not what it says, one sentence each; empty when all is well.
+
+    Checked: manifest, the files that info.json names, their columns, row counts and order, labels, splits, numbers,
+    statistics, topology, croissant.json and the card. Damage of any kind is a sentence, never an error.
+
+    Args:
+        directory: the release.
+        asset: the face model; given, the meshes are computed again, too.
+    """
+    problems = verify_manifest(directory)
+    try:
+        info = read_info(directory)
+    except _DAMAGE as error:
+        return [*problems, f"{error}"]
+    release = _Release(directory, info, asset)
+    files = _told(_files, release)
+    problems += files
+    checks = _CHECKS if files else (*_CHECKS, *_DATA_CHECKS)  # rows are looked at when their files can be read
+    return problems + [problem for check in checks for problem in _told(check, release)]
+
+
+def _told(check: Check, release: _Release) -> list[str]:
+    """The check's problems; when damage stops it, that is one more."""
+    problems = []
+    try:
+        problems.extend(check(release))
+    except _DAMAGE as error:
+        what = check.__name__.strip("_").replace("_", " ")
+        problems.append(f"{what} cannot be checked: {type(error).__name__}: {error}")
+    return problems
+
+
+def _files(release: _Release) -> Iterator[str]:
+    """Every data file is there, with the columns and rows that info.json promises, and no other."""
+    info = release.info
+    for config, columns in info.columns.items():
+        for split in info.rows:
+            for path, rows in info.files(config, split).items():
+                yield from _file(release.path(path), path.as_posix(), columns, rows)
+    there = {path.relative_to(release.directory) for path in (release.directory / "data").rglob("*") if path.is_file()}
+    yield from (f"{path.as_posix()}: not a file that meta/info.json knows." for path in
+                sorted(there - set(info.data_files())))  # fmt: skip
+
+
+def _file(path: Path, name: str, columns: tuple[Column, ...], rows: int) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{name}: missing."
+        return
+    try:
+        with pq.ParquetFile(path) as file:
+            found, count = file.schema_arrow.remove_metadata(), file.metadata.num_rows
+    except _DAMAGE as error:
+        yield f"{name}: not readable: {error}"
+        return
+    expected = arrow_schema(columns)
+    if not found.equals(expected):
+        yield f"{name}: its columns are not those of meta/info.json: {_difference(expected, found)}."
+    if count != rows:
+        yield f"{name}: {count} rows, meta/info.json says {rows}."
+
+
+def _difference(expected: pa.Schema, found: pa.Schema) -> str:
+    wrong = [f"{f.name} is {found.field(f.name).type} instead of {f.type}" for f in expected
+             if f.name in found.names and found.field(f.name).type != f.type]  # fmt: skip
+    wrong += [f"{name} is missing" for name in expected.names if name not in found.names]
+    wrong += [f"{name} is unknown" for name in found.names if name not in expected.names]
+    return ", ".join(wrong) or f"their order is {', '.join(found.names)}"
+
+
+def _order(release: _Release) -> Iterator[str]:
+    """Rows are sorted by item_id within a split, and no item occurs twice."""
+    for split in release.info.rows:
+        last = ""
+        for table in release.pieces("coefficients", split, ["item_id", "split"]):
+            ids = table["item_id"].to_pylist()
+            if [last, *ids] != sorted([last, *ids]):
+                yield f"{split}: rows are not sorted by item_id, first near {ids[0]}."
+                break
+            if set(table["split"].to_pylist()) != {split}:
+                yield f"{split}: its files hold rows of another split, near {ids[0]}."
+            last = ids[-1]
+    counts = pc.value_counts(release.labels("coefficients", ["item_id"])["item_id"])
+    twice = [value["values"] for value in counts.to_pylist() if value["counts"] > 1]
+    if twice:
+        yield f"item_id occurs more than once: {_some(sorted(twice))}."
+
+
+def _labels(release: _Release) -> Iterator[str]:
+    """Labels, their codes, and their counts per category and level; the tags of every row."""
+    info = release.info
+    names = ["emotion", "emotion_code", "level", "topology", "basis"]
+    groups = release.labels("coefficients", names).group_by(names).aggregate([([], "count_all")])
+    known = {emotion.label: int(emotion) for emotion in Emotion}
+    found: dict[str, dict[str, int]] = {}
+    for emotion, code, level, topology, basis, count in sorted(
+        map(tuple, zip(*groups.to_pydict().values(), strict=True)), key=str
+    ):
+        if known.get(emotion) != code or level not in LEVELS:
+            yield f"emotion {emotion!r}, code {code!r}, level {level!r} do not belong together."
+        if (topology, basis) != (info.topology, info.basis):
+            yield f"{count} row(s) are of {topology}/{basis}, meta/info.json says {info.topology}/{info.basis}."
+        levels = found.setdefault(emotion, {})
+        levels[str(level)] = levels.get(str(level), 0) + count
+    if found != {emotion: dict(levels) for emotion, levels in info.counts.items()}:
+        yield f"items per emotion and level are {found}, meta/info.json says {info.counts}."
+
+
+def _splits(release: _Release) -> Iterator[str]:
+    """No photograph is in both splits."""
+    there = {column.name for column in release.info.columns["coefficients"]}
+    names = [name for name in ("source_id", "perceptual_hash") if name in there]
+    yield from split_leaks(release.labels("coefficients", ["item_id", "split", *names]),
+                           release.info.near_duplicate_bits)  # fmt: skip
+
+
+def _numbers(release: _Release) -> Iterator[str]:
+    """Every number is finite that may not be unknown."""
+    columns = [c for c in release.info.columns["coefficients"] if c.is_numeric and c.name not in _MAY_BE_UNKNOWN]
+    wrong: Counter[str] = Counter()
+    for split in release.info.rows:
+        for table in release.pieces("coefficients", split, [column.name for column in columns]):
+            wrong.update(column.name for column in columns if not _is_finite(table[column.name]))
+    yield from (f"column {name} has numbers that are not finite." for name in sorted(wrong))
+
+
+def _is_finite(column: pa.ChunkedArray) -> bool:
+    values = column.combine_chunks()
+    while pa.types.is_fixed_size_list(values.type):
+        if values.null_count:
+            return False
+        values = values.flatten()
+    return values.null_count == 0 and bool(np.isfinite(values.to_numpy(zero_copy_only=False)).all())
+
+
+def _statistics(release: _Release) -> Iterator[str]:
+    """meta/stats.json says what the training rows say."""
+    expected, found = release_stats(release.directory, release.info), read_json(release.path(STATS))
+    for name in ("split", "rows"):
+        if found.get(name) != expected[name]:
+            yield f"{STATS}: {name} is {found.get(name)!r}, computed {expected[name]!r}."
+    mine: Mapping[str, Any] = expected["columns"]  # pyright: ignore[reportAssignmentType]
+    if sorted(found["columns"]) != sorted(mine):
+        yield f"{STATS}: columns are {_some(sorted(found['columns']))}, expected {_some(sorted(mine))}."
+    for name in sorted(set(mine) & set(found["columns"])):
+        scale = np.abs(_plain(mine[name]["std"])) + np.abs(_plain(mine[name]["mean"]))
+        for what in ("mean", "std", "min", "max", "count"):
+            tolerance = _STATS_TOLERANCE * scale if what in ("mean", "std") else 0 * scale
+            a, b = _plain(mine[name][what]), _plain(found["columns"][name].get(what))
+            if a.shape != b.shape or not (np.abs(a - b) <= tolerance).all():
+                yield f"{STATS}: {what} of {name} is not that of the rows."
+
+
+def _plain(value: object) -> np.ndarray:
+    """Numbers of json as an array; what is unknown as a number that nothing else equals."""
+    array = np.atleast_1d(np.array(value, np.float64))
+    return np.where(np.isnan(array), 1e300, array)
+
+
+def _derived(release: _Release) -> Iterator[str]:
+    """Meshes and pictures are of the same items, in the same order, as the coefficients."""
+    keys = release.labels("coefficients", list(_KEYS))
+    for config in release.info.columns:
+        if config != "coefficients" and not release.labels(config, list(_KEYS)).equals(keys):
+            yield f"config {config}: its items or their labels are not those of coefficients."
+
+
+def _meshes(release: _Release) -> Iterator[str]:
+    """Meshes are what the face model makes of the coefficients."""
+    asset, info = release.asset, release.info
+    configs = [config for config in info.columns if config.startswith("vertices")]
+    if asset is None or not configs:
+        return
+    if (asset.topology, asset.basis) != (info.topology, info.basis):
+        yield f"meshes are of {info.topology}/{info.basis}, the face model is {asset.topology}/{asset.basis}."
+        return
+    model = FaceModel(asset)
+    for config in configs:
+        largest = max(_mesh_error(release, model, config, split) for split in info.rows)
+        limit = _MESH_TOLERANCE_M + (MAX_ERROR_M if config == "vertices_int16" else 0)
+        if not largest <= limit:
+            yield f"config {config}: a vertex is {largest:.2g} m from where its coefficients put it (limit {limit:.2g})."
+
+
+def _mesh_error(release: _Release, model: FaceModel, config: str, split: str) -> float:
+    """Largest difference of a coordinate, metres; both configs are read in step."""
+    name = release.info.columns[config][-1].name
+    meshes = release.pieces(config, split, [name])
+    largest = 0.0
+    for faces in release.pieces("coefficients", split, ["shape", "expression", "jaw_pose"]):
+        made = expressive_vertices(model, faces)
+        for start in range(0, len(made), ROW_GROUP[config]):
+            stored = next(meshes)[name].combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
+            stored = (from_steps(stored) if config == "vertices_int16" else stored).reshape(-1, *made.shape[1:])
+            difference = np.abs(stored - made[start : start + ROW_GROUP[config]]).max()
+            largest = max(largest, np.inf if np.isnan(difference) else float(difference))
+    return largest
+
+
+def _topology(release: _Release) -> Iterator[str]:
+    """meta/topology.npz is the one that info.json names, and its indices fit the meshes."""
+    arrays = read_topology(release.path(TOPOLOGY))
+    if topology_sha256(arrays) != release.info.topology_sha256:
+        yield f"{TOPOLOGY}: its content differs from topology_sha256 in meta/info.json."
+    for name, array in arrays.items():
+        vertices = name == "faces" or name.startswith("region:")
+        if vertices and array.size and not 0 <= array.min() <= array.max() < release.info.n_vertices:
+            yield f"{TOPOLOGY}: {name} has indices outside the {release.info.n_vertices} vertices."
+
+
+def _croissant(release: _Release) -> Iterator[str]:
+    """croissant.json lists every data file with its checksum."""
+    content = read_json(release.path(CROISSANT))
+    listed = {entry["contentUrl"]: entry.get("sha256") for entry in content["distribution"] if "contentUrl" in entry}
+    for path in (*release.info.data_files(), STATS, TOPOLOGY):
+        name = path.as_posix()
+        if name not in listed:
+            yield f"{CROISSANT}: {name} is not listed."
+        elif release.path(path).is_file() and sha256_file(release.path(path)) != listed[name]:
+            yield f"{CROISSANT}: the checksum of {name} is another."
+    if missing := sorted(set(release.info.columns) - {record["@id"] for record in content["recordSet"]}):
+        yield f"{CROISSANT}: no record set for {_some(missing)}."
+
+
+def _card(release: _Release) -> Iterator[str]:
+    """README.md names the configs that exist, their files and their columns."""
+    parts = re.split(r"^---$", release.path(CARD).read_text(encoding="utf-8"), maxsplit=2, flags=re.MULTILINE)
+    facts = yaml.load(parts[1], Loader=yaml.SafeLoader)
+    configs = {entry["config_name"]: entry for entry in facts["configs"]}
+    features = {entry["config_name"]: entry["features"] for entry in facts["dataset_info"]}
+    for config in sorted(set(configs) ^ set(release.info.columns)):
+        yield f"{CARD}: config {config} is {'not in' if config in configs else 'missing, though it is in'} the release."
+    for config in (config for config in CONFIGS if config in configs and config in release.info.columns):
+        names = [feature["name"] for feature in features.get(config, [])]
+        if names != [column.name for column in release.info.columns[config]]:
+            yield f"{CARD}: the features of config {config} are not its columns."
+        for split in release.info.rows:
+            patterns = [file["path"] for file in configs[config]["data_files"] if file["split"] == split]
+            found = {path for pattern in patterns for path in release.directory.glob(pattern)}
+            if found != {release.path(path) for path in release.info.files(config, split)}:
+                yield f"{CARD}: the data files of config {config}, split {split}, are not those of the release."
+
+
+def _some(values: list) -> str:
+    return ", ".join(map(str, values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")
+
+
+_CHECKS: tuple[Check, ...] = (_topology, _croissant, _card)
+_DATA_CHECKS: tuple[Check, ...] = (_order, _labels, _splits, _numbers, _statistics, _derived, _meshes)
