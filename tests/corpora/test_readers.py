@@ -6,83 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecavatar.corpora import affectnet, mead, ravdess, vocaset
+from ecavatar.corpora import mead, ravdess, vocaset
 from ecavatar.emotion import Emotion
 from ecavatar.errors import AssetMissingError, DataError, ShapeError
-
-LANDMARKS = ";".join(["1.0"] * 136)
-
-
-def _affectnet(root: Path, training: list[str], validation: list[str]) -> Path:
-    (root / "Manually_Annotated/Manually_Annotated_Images/1").mkdir(parents=True)
-    lists = root / "Manually_Annotated_file_lists"
-    lists.mkdir()
-    (lists / "training.csv").write_text("\n".join([",".join(affectnet.COLUMNS), *training]) + "\n")
-    (lists / "validation.csv").write_text("\n".join(validation) + "\n")
-    return root
-
-
-def test_affectnet_reads_lists_with_and_without_header(tmp_path: Path) -> None:
-    root = _affectnet(
-        tmp_path,
-        [f"1/a.JPG,10,20,100,110,{LANDMARKS},1,0.5,-0.25"],
-        [f"1/b.png,1,2,3,4,{LANDMARKS},7,-0.5,0.75", f"2/c.bmp,1,2,3,4,{LANDMARKS},0,0,0"],
-    )
-    table = affectnet.read_annotations(root).table
-    assert table["source_id"].tolist() == ["1/a.JPG", "1/b.png", "2/c.bmp"]
-    assert table["path"][0] == "Manually_Annotated/Manually_Annotated_Images/1/a.JPG"
-    assert table["split"].tolist() == ["train", "val", "val"]
-    assert table["emotion_code"].tolist() == [1, 7, 0]
-    assert (table["valence"][0], table["arousal"][0]) == (0.5, -0.25)
-    assert table.loc[0, ["face_x", "face_y", "face_width", "face_height"]].tolist() == [10, 20, 100, 110]
-
-
-def test_affectnet_keeps_rows_without_landmarks_box_or_annotation_and_marks_what_is_missing(tmp_path: Path) -> None:
-    root = _affectnet(tmp_path, ["1/a.jpg,NULL,NULL,-5,-5,NULL,10,-2,-2"], [f"1/b.jpg,1,1,5,5,{LANDMARKS},2,-1,1"])
-    read = affectnet.read_annotations(root)
-    assert not read.rejects
-    assert read.table.loc[0, ["valence", "arousal", "face_x", "face_width"]].isna().all()
-    assert read.table["emotion_code"][0] == 10
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ("/etc/passwd,1,1,5,5,NULL,1,0,0", "bad_path"),
-        ("../../x.jpg,1,1,5,5,NULL,1,0,0", "bad_path"),
-        ("..\\x.jpg,1,1,5,5,NULL,1,0,0", "bad_path"),
-        ("1/x.jpg,1,1,5,5,NULL,11,0,0", "bad_expression"),
-        ("1/x.jpg,1,1,5,5,NULL,happy,0,0", "bad_expression"),
-        ("1/x.jpg,1,1,5,5,NULL,1,0,1.5", "bad_arousal"),
-        ("1/x.jpg,1,1,5,5,NULL,1,,0", "bad_valence"),
-        ("1/good.jpg,1,1,5,5,NULL,1,0,0", "repeated_row"),
-        ("1/x.jpg,1,1", "bad_row"),
-    ],
-)
-def test_affectnet_rejects_a_bad_row_with_its_reason_and_keeps_the_others(
-    tmp_path: Path, row: str, reason: str
-) -> None:
-    good = "1/good.jpg,1,1,5,5,NULL,1,0,0"
-    read = affectnet.read_annotations(_affectnet(tmp_path, [good, row], [good.replace("good", "other")]))
-    assert [reject.reason for reject in read.rejects] == [reason]
-    assert read.table["source_id"].tolist() == ["1/good.jpg", "1/other.jpg"]
-
-
-def test_affectnet_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(AssetMissingError, match="not found"):
-        affectnet.read_annotations(tmp_path / "nowhere")
-    with pytest.raises(AssetMissingError, match="image folder"):
-        affectnet.read_annotations(tmp_path)
-    (tmp_path / affectnet.IMAGE_FOLDERS[0]).mkdir(parents=True)
-    with pytest.raises(AssetMissingError, match=r"training\.csv"):
-        affectnet.read_annotations(tmp_path)
-
-
-def test_affectnet_refuses_a_list_of_another_format(tmp_path: Path) -> None:
-    root = _affectnet(tmp_path, [], ["a,b,c"])
-    with pytest.raises(DataError, match="9 columns"):
-        affectnet.read_annotations(root)
-
 
 TRAIN, TEST = "FaceTalk_170728_03272_TA", "FaceTalk_170809_00138_TA"
 

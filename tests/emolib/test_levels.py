@@ -205,4 +205,5 @@ def test_availability_as_in_table_1_gives_table_1(tmp_path):
 
 
 def _all_good(paths):
-    return [ImageCheck(hashlib.sha256(path.name.encode()).hexdigest(), "") for path in paths]
+    digests = [hashlib.sha256(path.name.encode()).hexdigest() for path in paths]
+    return [ImageCheck(content_sha256=digest, perceptual_hash=digest) for digest in digests]
