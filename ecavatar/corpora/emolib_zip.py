@@ -95,6 +95,7 @@ _OTHERS = {
 """Words that say a file is something else."""
 _KIND_FOLDERS = set(_ARRAYS) | {"mesh", "meshes", "obj", "ply", "image", "images", "img", "imgs", "label", "labels"}
 _LEVEL_WORDS = ("level", "levels", "lv", "lvl", "l", "intensity")
+_UNKNOWN_VECTORS = {"rotation": 9, "translation_px": 2, "removed_transform": 16}
 _JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
 
 
@@ -126,10 +127,11 @@ class ImportedItems:
     """Rows for an Emolib of ours, and what was left out."""
 
     table: pa.Table
-    """item_id, source_id, path (the image's name, null without), split, emotion, level, valence, arousal, shape,
-    expression, jaw_pose, removed_transform, alignment_residual_m, alignment_is_converged, residual_mm,
-    perceptual_hash; sorted by item_id. NaN or null: valence and arousal without a label.json, the alignment, the
-    residuals and the hash always. `split` is train where the zip does not say, for it divides nothing."""
+    """The columns that `emolib.dataset.write_emolib` takes, sorted by item_id: item_id, source_id, path (of the image,
+    null without), split, emotion, level, valence, arousal, shape, expression, jaw_pose, and what the zip does not know:
+    camera (rotation, scale_px_per_m, translation_px, image_height_px, image_width_px), removed_transform,
+    alignment_residual_m, alignment_is_converged, residual_mm and perceptual_hash are NaN or null in every row, valence
+    and arousal in those without a label.json. `split` is train where the zip does not say, for it divides nothing."""
     rejects: list[Reject]
 
 
@@ -354,7 +356,10 @@ def _table(items: Sequence[AuthorsItem], n_shape: int, n_expression: int) -> pa.
         ("shape", vector_type(n_shape), [item.shape for item in items]),
         ("expression", vector_type(n_expression), [item.expression for item in items]),
         ("jaw_pose", vector_type(3), [item.jaw_pose for item in items]),
-        ("removed_transform", vector_type(16), [np.full(16, np.nan, np.float32)] * len(items)),
+        *((name, vector_type(size), [np.full(size, np.nan)] * len(items)) for name, size in _UNKNOWN_VECTORS.items()),
+        ("scale_px_per_m", pa.float32(), unknown),
+        ("image_height_px", pa.int32(), missing),
+        ("image_width_px", pa.int32(), missing),
         ("alignment_residual_m", pa.float32(), unknown),
         ("alignment_is_converged", pa.bool_(), missing),
         ("residual_mm", pa.float32(), unknown),
