@@ -1,15 +1,49 @@
 """Photographs as arrays: read, checked, cropped round an annotated face."""
 
+import io
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image, ImageOps
 
 from ecavatar.errors import DataError, ShapeError
 
 Rgb = UInt8[np.ndarray, "height width 3"]
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""What is opened. Pillow knows more, some of which (EPS) start other programs."""
+MAX_PIXELS = 89_478_485
+"""A larger picture is refused unopened: a small file can claim any size (Pillow warns from this number on)."""
+MAX_BYTES = 1 << 28
+_BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+"""What Pillow's readers raise on damaged files."""
+
+
+class ImageError(DataError):
+    """A file that holds no usable picture."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Say `message`; `reason` is short and countable: missing_image, empty_image, unreadable_image,
+        animated_image or oversized_image.
+        """
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +72,58 @@ class Crop:
 
 
 def read_image(path: Path) -> Rgb:
-    """The picture at `path`, upright, 8-bit RGB.
+    """The picture at `path`, upright, 8-bit RGB; see `decode_image` for what becomes of other kinds.
 
     Raises:
-        DataError: not there, not an image, or cut short.
+        ImageError: not there, not an image, cut short, animated or too large.
+    """
+    return decode_image(read_image_bytes(path), str(path))
+
+
+def read_image_bytes(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageError: not there, not readable or too large.
     """
     try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read an image from {path}: {error}. Give a complete jpg, png, bmp or tif.") from None
+        if path.stat().st_size > MAX_BYTES:
+            raise ImageError("oversized_image", f"{path} is larger than {MAX_BYTES >> 20} MiB. Give a smaller picture.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError("missing_image", f"image {path} not found. Check the path.") from None
+    except OSError as error:
+        raise ImageError("unreadable_image", f"cannot read {path}: {error}. Give a jpg, png, bmp or tif.") from None
+
+
+def decode_image(data: bytes, name: str) -> Rgb:
+    """The picture in the bytes of an image file: turned upright as its EXIF says, 8-bit RGB.
+
+    Grey, palette and CMYK pictures are converted; 16 bits are scaled to 8; transparent pixels lie over white. Colour
+    profiles are not applied. Of several views of one photograph (MPO, as phones write it) the first is taken.
+
+    Args:
+        data: the whole file.
+        name: of the file, for messages.
+
+    Raises:
+        ImageError: not an image, cut short, more than one frame or page, or too large.
+    """
+    if not data:
+        raise ImageError("empty_image", f"{name} is empty (0 bytes). Copy the file again.")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _refuse_unusual(image, name)
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("oversized_image", f"{name} is refused: {error}") from None
+    except ImageError:
+        raise
+    except _BROKEN as error:
+        raise ImageError(
+            "unreadable_image",
+            f"cannot read an image from {name}: {error or type(error).__name__}. Give a complete jpg, png, bmp or tif.",
+        ) from None
 
 
 def check_image(image: np.ndarray) -> None:
@@ -77,3 +153,29 @@ def padded(image: Rgb, *, margin: float) -> Crop:
     """The whole image in a square with `margin` times its longer side of repeated border on the longer sides."""
     height, width = image.shape[:2]
     return square_crop(image, FaceBox(0, 0, width, height), margin=margin)
+
+
+def _refuse_unusual(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError("oversized_image", f"{name} has {width} x {height} pixels, more than {MAX_PIXELS}.")
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise ImageError("animated_image", f"{name} has more than one frame or page. Give a single picture.")
+
+
+def _to_rgb(image: Image.Image) -> Rgb:
+    if image.mode.startswith("I"):
+        return np.repeat(_eight_bits(np.asarray(image))[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose range nobody states")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _eight_bits(grey: Integer[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width"]:
+    """16-bit values scaled to 8 bits; Pillow's own conversion would cut everything above 255."""
+    if grey.size and (int(grey.min()) < 0 or int(grey.max()) > 0xFFFF):
+        raise ValueError("its pixels have 32 bits, whose range nobody states")
+    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
