@@ -23,8 +23,11 @@ lint: setup ## style, types, and dvc.yaml's lists of code
 deps: setup ## rewrite dvc.yaml's lists of code from the imports
 	$(PY) -m flows.code_deps --write
 
-bench: setup ## rebuild up to the benchmark and print its table
+benchmark: setup ## rebuild up to the benchmark and print its table
 	@$(PY) -m flows.repro benchmark
+
+bench: setup ## measure speed and size against references, record under reports/bench/
+	@$(PY) -m bench
 
 report: setup ## rebuild up to the report and print its path
 	@$(PY) -m flows.repro report
@@ -39,4 +42,4 @@ clean: ## remove caches and logs; data/, reports/ and .venv stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis .prefect .cache build *.egg-info
 	find ecavatar flows tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup repro test lint deps bench report studies doctor clean
+.PHONY: help setup repro test lint deps benchmark bench report studies doctor clean
