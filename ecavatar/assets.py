@@ -1,18 +1,25 @@
 """What the `full` profile needs and cannot make itself: who grants it, where it lies, how it is added.
 
-Only files that the user has obtained are handled; nothing is downloaded. An added asset is copied whole or not at all,
-and a small json beside it records its fingerprint and licence.
+Only files that the user has obtained are handled; nothing is downloaded. An added asset is copied or converted whole or
+not at all, and a small json beside it records its fingerprint and licence. FLAME comes in several files; the face model
+is put together as soon as those it needs are there, in whatever order they were added.
 """
 
 import hashlib
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from ecavatar.errors import AssetMissingError, ConfigError, DataError, EcavatarError
+from ecavatar.face.flame.parts import PART_FILES, REQUIRED_PARTS, missing_parts, write_flame_part
 from ecavatar.face.model import FaceAsset
-from ecavatar.storage.files import atomic_path, sha256_file, write_json
+from ecavatar.storage.files import atomic_path, read_json, sha256_file, write_json
+
+Convert = Callable[[Path, Path, str | None], dict[str, object]]
+"""Converts a user's file into data/<profile>/assets, given the basis the user names; returns facts for the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +38,23 @@ class Asset:
     """Stages that read it; "" when none does yet."""
     without: str
     """What works while it is missing."""
+    form: Literal["file", "folder", "corpus"] = "file"
+    """A corpus is a folder too large to copy: the user puts it where it belongs."""
     files: tuple[str, ...] = ()
     """For a folder: names that must be in it, alternatives separated by "|"; none: any file. For a file: empty."""
-    is_folder: bool = False
-    is_corpus: bool = False
-    """Too large to copy: the user puts the folder where it belongs."""
-    converter: str = ""
-    """What still has to be built before `add` can take the file; "" when it can now."""
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of known published files -> what they are."""
+    convert: Convert | None = None
+    """How a file is converted; None: it is copied."""
+    part_of: str = ""
+    """Kind that this one is put together into."""
+    is_optional: bool = False
+    """A part without which the whole is still made."""
+    backend: str = ""
+    """The one backend of reconstruct_faces that needs it; "" where it does not depend on that."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the user has a folder of it, not a file."""
+        return self.form != "file"
 
     def find(self, data: Path) -> Path | None:
         """The asset below the profile's data folder, or None; a folder counts when its files are there."""
@@ -57,108 +72,149 @@ class Asset:
     def how_to_add(self, data: Path) -> str:
         """One sentence that says how the user gets this asset to where it belongs."""
         place, start = data / self.path, f"get {self.what} from {self.grantor}"
-        if self.is_corpus:
+        if self.form == "corpus":
             return f"{start}, and put the folder at {place} (`mv` or a bind mount, not a link)."
-        if self.converter:
-            return f"not in this version, which lacks {self.converter}; {start}, and keep it."
         thing = "FOLDER" if self.is_folder else "FILE"
+        if parts := [asset.kind for asset in ASSETS if asset.part_of == self.kind and not asset.is_optional]:
+            return (
+                f"it is made of {', '.join(parts)} as soon as you have added them; or take one that was made "
+                f"elsewhere: `ecavatar assets add {self.kind} {thing}` (goes to {place})."
+            )
         return f"{start}, then `ecavatar assets add {self.kind} {thing}` (goes to {place})."
 
 
+def _convert_flame(kind: str, source: Path, folder: Path, basis: str | None) -> dict[str, object]:
+    facts = write_flame_part(kind, source, folder, basis)
+    if kind == "flame":
+        facts["licence"] = _OPEN_LICENCE if facts["basis"] == "flame2023-open" else _FLAME_LICENCE
+    return facts
+
+
+def _convert_emica(source: Path, folder: Path, basis: str | None) -> dict[str, object]:
+    from ecavatar.reconstruction.emica.checkpoint import convert_checkpoint  # torch takes seconds to import
+
+    return convert_checkpoint(source, folder / "emica.safetensors")
+
+
 _FLAME_SITE = "the Max Planck Institute (flame.is.tue.mpg.de, registration)"
+_FLAME_LICENCE = "FLAME licence, non-commercial research"
+_OPEN_LICENCE = "CC BY 4.0"
 _RESEARCH = "non-commercial research, not to be passed on"
 
+
+def _corpus(
+    kind: str, what: str, grantor: str, licence: str, needed_by: str, without: str, files: tuple[str, ...] = ()
+) -> Asset:
+    return Asset(
+        kind=kind,
+        what=what,
+        grantor=grantor,
+        licence=licence,
+        path=f"raw/{kind}",
+        needed_by=needed_by,
+        without=without,
+        form="corpus",
+        files=files,
+    )
+
+
+def _flame_part(
+    kind: str, what: str, without: str, *, licence: str = _FLAME_LICENCE, grantor: str = _FLAME_SITE, backend: str = ""
+) -> Asset:
+    return Asset(
+        kind=kind,
+        what=what,
+        grantor=grantor,
+        licence=licence,
+        path=f"assets/{PART_FILES[kind]}",
+        needed_by="",  # stages read the face model
+        without=without,
+        convert=partial(_convert_flame, kind),
+        part_of="face-model",
+        is_optional=kind not in REQUIRED_PARTS,
+        backend=backend,
+    )
+
+
 ASSETS: tuple[Asset, ...] = (
-    Asset(
-        kind="affectnet",
-        what="AffectNet (2017 lists and images)",
-        grantor="Mohammad Mahoor's group (mohammadmahoor.com, written request)",
-        licence=_RESEARCH,
-        path="raw/affectnet",
-        needed_by="select_images, reconstruct_faces",
-        without="the sample profile's rendered faces",
-        is_folder=True,
-        is_corpus=True,
+    _corpus(
+        "affectnet",
+        "AffectNet (lists and images as they ship)",
+        "Mohammad Mahoor's group (mohammadmahoor.com, written request)",
+        _RESEARCH,
+        "select_images, reconstruct_faces",
+        "the sample profile's rendered faces",
     ),
-    Asset(
-        kind="vocaset",
-        what="VOCASET (data_verts.npy, raw_audio_fixed.pkl, subj_seq_to_idx.pkl, templates.pkl)",
-        grantor="the Max Planck Institute (voca.is.tue.mpg.de, registration)",
-        licence=_RESEARCH,
-        path="raw/vocaset",
-        needed_by="rig_mouths, train_selftalk, track_emotions, predict, benchmark",
-        without="the sample profile's spoken sentences",
-        files=("data_verts.npy", "raw_audio_fixed.pkl", "subj_seq_to_idx.pkl", "templates.pkl"),
-        is_folder=True,
-        is_corpus=True,
+    _corpus(
+        "vocaset",
+        "VOCASET (data_verts.npy, raw_audio_fixed.pkl, subj_seq_to_idx.pkl, templates.pkl)",
+        "the Max Planck Institute (voca.is.tue.mpg.de, registration)",
+        _RESEARCH,
+        "rig_mouths, train_selftalk, track_emotions, predict, benchmark",
+        "the sample profile's spoken sentences",
+        ("data_verts.npy", "raw_audio_fixed.pkl", "subj_seq_to_idx.pkl", "templates.pkl"),
     ),
-    Asset(
-        kind="ravdess",
-        what="RAVDESS (speech, audio and video, Actor_* folders)",
-        grantor="its authors (doi.org/10.5281/zenodo.1188976)",
-        licence="CC BY-NC-SA 4.0",
-        path="raw/ravdess",
-        needed_by="reconstruct_faces, track_emotions, predict, benchmark",
-        without="the sample profile's twin of it",
-        is_folder=True,
-        is_corpus=True,
+    _corpus(
+        "ravdess",
+        "RAVDESS (speech, audio and video, Actor_* folders)",
+        "its authors (doi.org/10.5281/zenodo.1188976)",
+        "CC BY-NC-SA 4.0",
+        "reconstruct_faces, track_emotions, predict, benchmark",
+        "the sample profile's twin of it",
     ),
-    Asset(
-        kind="mead",
-        what="MEAD (part 0: video and audio folders of each subject)",
-        grantor="its authors (wywu.github.io/projects/MEAD, request)",
-        licence=_RESEARCH,
-        path="raw/mead",
-        needed_by="reconstruct_faces, track_emotions, predict, benchmark",
-        without="the sample profile's twin of it",
-        is_folder=True,
-        is_corpus=True,
+    _corpus(
+        "mead",
+        "MEAD (part 0: video and audio folders of each subject)",
+        "its authors (wywu.github.io/projects/MEAD, request)",
+        _RESEARCH,
+        "reconstruct_faces, track_emotions, predict, benchmark",
+        "the sample profile's twin of it",
     ),
     Asset(
         kind="face-model",
         what="a face model in our npz schema",
-        grantor="a conversion of FLAME (kind flame), or the sample profile's open head (CC0)",
+        grantor="your FLAME files (kinds flame, flame-masks, flame-landmarks), or the sample profile's open head (CC0)",
         licence="that of the model it was converted from",
         path="assets/face_model.npz",
         needed_by="every stage from reconstruct_faces on",
         without="the sample profile's open head",
     ),
-    Asset(
-        kind="flame",
-        what="FLAME (generic_model.pkl, flame2023.pkl or flame2023_Open.pkl)",
-        grantor=_FLAME_SITE,
-        licence="FLAME licence, non-commercial research; FLAME 2023 Open: CC BY 4.0",
-        path="assets/face_model.npz",
-        needed_by="every stage from reconstruct_faces on",
-        without="the sample profile's open head",
-        converter="the converter from FLAME's pickle to face_model.npz",
-        fingerprints={
-            "efcd14cc4a69f3a3d9af8ded80146b5b6b50df3bd74cf69108213b144eba725b": "FLAME 2020 generic_model.pkl",
-            "8fb1af0db1abb51053ead8fd1f2624a63d01c9602f4a4fb4ea23bd2c82017fa0": "FLAME 2023 flame2023.pkl (with jaw)",
-            "a6b4c3dc15d569d98136a1e548b6fe532eb2830ca12a4f0d4b3a5dba8ee87a91": "FLAME2023Open.zip: unpack it and give "
-            "the flame2023_Open.pkl in it",
-            "e75a0990728ba038c7da2a420ae4396f7ddd7781366c13026066c5b24f127623": "FLAME 2023 Open flame2023_Open.pkl",
-        },
+    _flame_part(
+        "flame",
+        "FLAME's generic model (generic_model.pkl, flame2023.pkl, flame2023_no_jaw.pkl, flame2023_Open.pkl, or an npz)",
+        "the sample profile's open head",
+        licence=f"{_FLAME_LICENCE}; FLAME 2023 Open: {_OPEN_LICENCE}",
     ),
-    Asset(
-        kind="flame-masks",
-        what="FLAME's vertex masks (FLAME_masks.pkl)",
-        grantor=_FLAME_SITE,
-        licence="FLAME licence, non-commercial research",
-        path="assets/flame_masks.npz",
-        needed_by="",
-        without="regions of the open head",
-        converter="the reader of FLAME's own regions",
+    _flame_part("flame-masks", "FLAME's vertex masks (FLAME_masks.pkl)", "regions of the open head"),
+    _flame_part(
+        "flame-landmarks",
+        "FLAME's 68 landmarks (flame_static_embedding_68.pkl, or DECA's landmark_embedding.npy, or both "
+        "flame_static_embedding.pkl and flame_dynamic_embedding.npy)",
+        "landmarks of the open head",
+        grantor=f"{_FLAME_SITE}, or DECA's public repository",
+    ),
+    _flame_part(
+        "flame-mediapipe",
+        "MediaPipe's landmarks on FLAME (mediapipe_landmark_embedding.npz)",
+        "reconstruction by EMICA (reconstruct.backend: emica)",
+        backend="landmarks",
+    ),
+    _flame_part(
+        "flame-uv",
+        "FLAME's texture coordinates (head_template.obj or FLAME_texture.npz)",
+        "all stages, none of which reads textures",
+        licence="FLAME texture space: CC BY-NC-SA 4.0",
     ),
     Asset(
         kind="emica",
-        what="EMICA's checkpoint",
+        what="EMICA's checkpoint (the training framework's .ckpt, or the repackaged .pt)",
         grantor="the Max Planck Institute (emica/inferno release, registration)",
         licence=_RESEARCH,
         path="assets/emica.safetensors",
-        needed_by="",
-        without="reconstruction by MediaPipe landmarks",
-        converter="the EMICA backend of reconstruct_faces",
+        needed_by="reconstruct_faces with backend emica",
+        without="reconstruction by MediaPipe landmarks (reconstruct.backend: landmarks)",
+        convert=_convert_emica,
+        backend="emica",
     ),
     Asset(
         kind="hubert",
@@ -169,7 +225,7 @@ ASSETS: tuple[Asset, ...] = (
         needed_by="train_selftalk, predict",
         without="the sample profile's small HuBERT",
         files=("config.json", "model.safetensors|pytorch_model.bin"),
-        is_folder=True,
+        form="folder",
     ),
     Asset(
         kind="emotion2vec",
@@ -180,7 +236,7 @@ ASSETS: tuple[Asset, ...] = (
         needed_by="track_emotions",
         without="the sample profile's small emotion2vec; given emotion and level",
         files=("config.yaml", "model.pt", "tokens.txt"),
-        is_folder=True,
+        form="folder",
     ),
 )
 """Everything the user may supply, in the order of the pipeline."""
@@ -198,46 +254,84 @@ def asset_of_kind(kind: str) -> Asset:
     raise ConfigError(f"unknown kind {kind!r}; expected one of: {', '.join(asset.kind for asset in ASSETS)}.")
 
 
-def missing_for_full(data: Path) -> list[Asset]:
+def missing_for_full(data: Path, backend: str = "emica") -> list[Asset]:
     """Assets without which the pipeline cannot run on the user's own data, that are not below `data`.
 
     Args:
         data: the profile's data folder (data/full).
+        backend: `reconstruct.backend` of the profile, emica or landmarks.
     """
     missing = [asset for asset in ASSETS if asset.needed_by and asset.find(data) is None]
-    return [asset for asset in missing if asset.kind != "face-model"]  # FLAME is the usual way to the same file
+    if all(asset.kind != "face-model" for asset in missing):
+        return [asset for asset in missing if asset.backend in ("", backend)]
+    kinds = {*missing_parts(data / "assets")} or {"face-model"}  # FLAME's files are the usual way to the model
+    if not (data / "assets" / PART_FILES["flame-mediapipe"]).is_file():
+        kinds |= {"flame-mediapipe"}
+    kinds |= {asset.kind for asset in missing if asset.kind != "face-model"}
+    return [asset for asset in ASSETS if asset.kind in kinds and asset.backend in ("", backend)]
 
 
-def add_asset(kind: str, source: Path, data: Path) -> Path:
-    """Check a user's file or folder, copy it to where the pipeline looks for it, and record what it is.
+def add_asset(kind: str, source: Path, data: Path, basis: str | None = None) -> Path:
+    """Check a user's file or folder, copy or convert it to where the pipeline looks for it, and record what it is.
 
     Args:
         kind: one of `ASSETS`.
         source: the file or folder as the user obtained it.
         data: the profile's data folder (data/full).
+        basis: for kind flame, what its coefficients mean, where the file does not tell
+            (`ecavatar.face.flame.model_file.BASES`).
 
     Returns:
-        Where it now lies; `<name>.asset.json` beside it holds fingerprint, size, licence and grantor.
+        Where it now lies; `<name>.asset.json` beside it holds fingerprint and size of the user's file, licence,
+        grantor, and what the conversion found. `what_is_next` says what is still missing.
 
     Raises:
-        ConfigError: unknown kind, or one that cannot be added (yet); the message says what to do instead.
+        ConfigError: unknown kind, one that is not copied, or a FLAME model of unknown basis; the message says what to
+            do instead.
+        BasisError: `basis` contradicts the file.
         AssetMissingError: `source` is not there.
         DataError: `source` is not what this kind is.
     """
     asset = asset_of_kind(kind)
-    if asset.is_corpus:
+    if asset.form == "corpus":
         raise ConfigError(f"{kind} is a corpus and is not copied: {asset.how_to_add(data)}")
+    if basis is not None and kind != "flame":
+        raise ConfigError(f"--basis {basis} says what the coefficients of a FLAME model mean; kind {kind} has none.")
     if not source.exists():
         raise AssetMissingError(f"{source} not found. Give the path of {asset.what}; it comes from {asset.grantor}.")
     _check_source(asset, source)
     target = data / asset.path
+    facts: dict[str, object] = {}
+    if asset.convert is not None:
+        facts = _with_earlier(asset, target, asset.convert(source, target.parent, basis))
+    else:
+        _copy(source, target)
+    write_json(_record_path(target), _record(asset, source) | facts)
+    if asset.part_of and not missing_parts(target.parent):
+        write_json(_record_path(data / asset_of_kind(asset.part_of).path), _face_model_record(data))
+    return target
+
+
+def what_is_next(kind: str, data: Path) -> str:
+    """What the face model is made of, or still lacks, after one of FLAME's files was added; "" for other kinds."""
+    if kind not in PART_FILES:
+        return ""
+    folder, place = data / "assets", data / asset_of_kind("face-model").path
+    if missing := missing_parts(folder):
+        return "\n".join([f"{place} is made as soon as these are there, too:", *(
+            f"  {part}: {how}" for part, how in missing.items())])  # fmt: skip
+    there = [part for part, name in PART_FILES.items() if (folder / name).is_file()]
+    text = f"{place} was made of {', '.join(there)}."
+    absent = [asset_of_kind(part) for part in PART_FILES if part not in there]
+    return " ".join([text, *(f"Without {asset.kind}: {asset.without}." for asset in absent)])
+
+
+def _copy(source: Path, target: Path) -> None:
     with atomic_path(target) as temporary:
-        if asset.is_folder:
+        if source.is_dir():
             shutil.copytree(source, temporary)
         else:
             shutil.copyfile(source, temporary)
-    write_json(target.with_name(f"{target.name}.asset.json"), _record(asset, source, target))
-    return target
 
 
 def _check_source(asset: Asset, source: Path) -> None:
@@ -246,13 +340,6 @@ def _check_source(asset: Asset, source: Path) -> None:
         raise DataError(f"{source} is not a {wanted}; {asset.kind} is {asset.what}.")
     if asset.is_folder and (lacking := asset.problems(source)):
         raise DataError(f"{source} lacks {', '.join(lacking)}; {asset.kind} is {asset.what}.")
-    if asset.converter:
-        known = asset.fingerprints.get(sha256_file(source))
-        seen = f"It was recognised as {known}. " if known else ""
-        raise ConfigError(
-            f"{source} cannot be added yet: this version lacks {asset.converter}. {seen}"
-            f"Nothing was copied; keep the file. Until then: {asset.without}."
-        )
     if asset.kind == "face-model":
         try:
             FaceAsset.load(source)
@@ -260,10 +347,11 @@ def _check_source(asset: Asset, source: Path) -> None:
             raise DataError(f"{source} is not a face model in our schema: {error}") from None
 
 
-def _record(asset: Asset, source: Path, target: Path) -> dict[str, object]:
-    files = sorted(path for path in target.rglob("*") if path.is_file()) if asset.is_folder else [target]
+def _record(asset: Asset, source: Path) -> dict[str, object]:
+    """Who grants it, and fingerprints of what the user brought."""
+    files = sorted(path for path in source.rglob("*") if path.is_file()) if asset.is_folder else [source]
     sums = [sha256_file(file) for file in files]
-    names = [file.relative_to(target).as_posix() for file in files] if asset.is_folder else [source.name]
+    names = [file.relative_to(source).as_posix() if asset.is_folder else file.name for file in files]
     listing = "".join(f"{digest} {name}\n" for digest, name in zip(sums, names, strict=True))
     return {
         "kind": asset.kind,
@@ -273,4 +361,39 @@ def _record(asset: Asset, source: Path, target: Path) -> dict[str, object]:
         "bytes": sum(file.stat().st_size for file in files),
         "sha256": hashlib.sha256(listing.encode()).hexdigest() if asset.is_folder else sums[0],
         "files": dict(zip(names, sums, strict=True)),
+    }
+
+
+def _record_path(target: Path) -> Path:
+    return target.with_name(f"{target.name}.asset.json")
+
+
+def _with_earlier(asset: Asset, target: Path, facts: dict[str, object]) -> dict[str, object]:
+    """Facts that name the landmark files added before, for landmarks are added to those that are there."""
+    path = _record_path(target)
+    if asset.kind != "flame-landmarks" or not path.is_file():
+        return facts
+    record = read_json(path)
+    return facts | {"earlier_files": record.get("earlier_files", {}) | record["files"]}
+
+
+def _face_model_record(data: Path) -> dict[str, object]:
+    """The record of the face model put together from FLAME's files."""
+    model = read_json(_record_path(data / asset_of_kind("flame").path))
+    parts = {}
+    for part, name in PART_FILES.items():
+        path = _record_path(data / "assets" / name)
+        if path.is_file():
+            parts[part] = read_json(path)["sha256"]
+    target = data / asset_of_kind("face-model").path
+    return {
+        "kind": "face-model",
+        "what": f"FLAME ({model['basis']}) in our npz schema",
+        "licence": model["licence"],
+        "grantor": model["grantor"],
+        "topology": model["topology"],
+        "basis": model["basis"],
+        "made_of": parts,
+        "bytes": target.stat().st_size,
+        "sha256": sha256_file(target),
     }

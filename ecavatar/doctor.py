@@ -7,7 +7,7 @@ import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ecavatar.assets import ASSETS
+from ecavatar.assets import ASSETS, missing_for_full
 
 PACKAGES = (
     "torch",
@@ -40,6 +40,9 @@ LIBRARIES = {
 }
 """Shared library -> Debian package; mediapipe needs the first two, open3d (tests) the others."""
 
+NO_TRUTH = "benchmark stops at RAVDESS and MEAD, whose true motion must first be reconstructed from their video"
+"""What the full profile cannot do whatever the user supplies."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetState:
@@ -50,6 +53,8 @@ class AssetState:
     path: str
     is_found: bool
     needed_by: str
+    part_of: str
+    """The kind that this one is put together into; "" where stages read it as it is."""
     without: str
     grantor: str
     licence: str
@@ -59,7 +64,7 @@ class AssetState:
         """State, need and next step in one line."""
         if self.is_found:
             return f"found at {self.path}"
-        need = f"full needs it for {self.needed_by}" if self.needed_by else "nothing needs it yet"
+        need = f"full needs it for {self.needed_by}" if self.needed_by else f"a part of {self.part_of}"
         return f"missing ({need}; without it: {self.without}). To add: {self.how_to_add}"
 
 
@@ -73,23 +78,29 @@ class Diagnosis:
     libraries: dict[str, str]
     """Command that installs a missing library; "" where it is found."""
     assets: list[AssetState]
+    missing_for_full: list[str]
+    """Kinds that the full profile still needs with its backend."""
 
     def profiles(self) -> dict[str, str]:
         """For each profile, whether it can run here and what it lacks."""
         broken = [name for name, version in self.packages.items() if version is None]
         broken += [name for name, fix in self.libraries.items() if fix]
-        lacking = [state.kind for state in self.assets if state.needed_by and not state.is_found]
         sample = f"lacks {', '.join(broken)}" if broken else "ready: `make repro`"
-        full = broken + [kind for kind in lacking if kind != "face-model"]
-        return {"sample": sample, "full": f"lacks {', '.join(full)}" if full else "ready: add it to `profiles`"}
+        full = broken + self.missing_for_full
+        return {"sample": sample, "full": f"lacks {', '.join(full)}" if full else f"ready up to predict; {NO_TRUTH}"}
 
     def to_json(self) -> dict[str, object]:
         """The same as plain values."""
         return {**asdict(self), "profiles": self.profiles()}
 
 
-def diagnose(data: Path) -> Diagnosis:
-    """Look at this machine and at the assets below `data` (the data folder of the profile that uses them)."""
+def diagnose(data: Path, backend: str = "emica") -> Diagnosis:
+    """Look at this machine and at the user's assets.
+
+    Args:
+        data: the data folder of the profile that uses them (data/full).
+        backend: that profile's `reconstruct.backend`, emica or landmarks.
+    """
     return Diagnosis(
         machine=_machine(),
         packages={name: _version(name) for name in PACKAGES},
@@ -101,6 +112,7 @@ def diagnose(data: Path) -> Diagnosis:
                 path=str(data / asset.path),
                 is_found=asset.find(data) is not None,
                 needed_by=asset.needed_by,
+                part_of=asset.part_of,
                 without=asset.without,
                 grantor=asset.grantor,
                 licence=asset.licence,
@@ -108,6 +120,7 @@ def diagnose(data: Path) -> Diagnosis:
             )
             for asset in ASSETS
         ],
+        missing_for_full=[asset.kind for asset in missing_for_full(data, backend)],
     )
 
 

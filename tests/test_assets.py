@@ -1,0 +1,208 @@
+"""Laws of the user's files: what is added is converted once and recorded, and what is still missing is said."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ecavatar import assets
+from ecavatar.doctor import NO_TRUTH, diagnose
+from ecavatar.errors import AssetMissingError, BasisError, ConfigError, DataError
+from ecavatar.face.flame.parts import PART_FILES
+from ecavatar.face.model import FaceAsset
+from ecavatar.storage.files import read_json, sha256_file
+from tests.fabricate_flame import (
+    write_flame_landmarks,
+    write_flame_masks,
+    write_flame_mediapipe,
+    write_flame_pickle,
+    write_flame_uv,
+)
+
+OPEN = {"supr_expression_metadata": {"n_expr": 100}}
+FLAME = {
+    "flame": "generic_model.pkl",
+    "flame-masks": "FLAME_masks.pkl",
+    "flame-landmarks": "flame_static_embedding_68.pkl",
+    "flame-mediapipe": "mediapipe_landmark_embedding.npz",
+    "flame-uv": "head_template.obj",
+}
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory) -> Path:
+    """A user's FLAME files; the content of other.pkl tells its basis, generic_model.pkl does not."""
+    folder = tmp_path_factory.mktemp("downloads")
+    write_flame_pickle(folder / "generic_model.pkl", chumpy=True, seed=1)
+    write_flame_pickle(folder / "other.pkl", chumpy=False, seed=2, extra=OPEN)
+    write_flame_masks(folder / "FLAME_masks.pkl")
+    write_flame_landmarks(folder)
+    write_flame_mediapipe(folder / "mediapipe_landmark_embedding.npz")
+    write_flame_uv(folder / "head_template.obj")
+    return folder
+
+
+def add_flame(downloads: Path, data: Path, kinds=tuple(FLAME)) -> None:
+    for kind in kinds:
+        assets.add_asset(kind, downloads / FLAME[kind], data, "flame2020" if kind == "flame" else None)
+
+
+def test_flames_files_become_the_face_model_in_any_order(downloads, tmp_path):
+    add_flame(downloads, tmp_path / "a")
+    add_flame(downloads, tmp_path / "b", reversed(FLAME))
+    models = [tmp_path / name / "assets/face_model.npz" for name in "ab"]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    assert FaceAsset.load(models[0]).basis == "flame2020"
+    for model in models:
+        record = read_json(model.with_name("face_model.npz.asset.json"))
+        assert (record["topology"], record["basis"]) == ("flame", "flame2020")
+        assert record["licence"] == "FLAME licence, non-commercial research"
+        assert record["sha256"] == sha256_file(model)
+        assert record["made_of"] == {kind: sha256_file(downloads / name) for kind, name in FLAME.items()}
+
+
+def test_each_added_file_says_what_is_still_missing(downloads, tmp_path):
+    place = str(tmp_path / "assets/face_model.npz")
+    add_flame(downloads, tmp_path, ["flame"])
+    text = assets.what_is_next("flame", tmp_path)
+    assert text.startswith(f"{place} is made as soon as")
+    assert "assets add flame-masks FILE" in text
+    assert "assets add flame-landmarks FILE" in text
+    assets.add_asset("flame-landmarks", downloads / "flame_static_embedding.pkl", tmp_path)
+    assert "17 of the 68 face landmarks are missing" in assets.what_is_next("flame-landmarks", tmp_path)
+    add_flame(downloads, tmp_path, ["flame-masks"])
+    assert not Path(place).exists()
+    assets.add_asset("flame-landmarks", downloads / "flame_dynamic_embedding.npy", tmp_path)
+    text = assets.what_is_next("flame-landmarks", tmp_path)
+    assert text.startswith(f"{place} was made of flame, flame-masks, flame-landmarks.")
+    assert "Without flame-mediapipe: reconstruction by EMICA" in text
+    assert assets.what_is_next("hubert", tmp_path) == ""
+
+
+def test_the_record_names_every_landmark_file(downloads, tmp_path):
+    names = ("flame_static_embedding.pkl", "flame_dynamic_embedding.npy")
+    for name in names:
+        assets.add_asset("flame-landmarks", downloads / name, tmp_path)
+    record = read_json(tmp_path / "assets/flame_landmarks.npz.asset.json")
+    assert record["landmarks"] == 68
+    assert record["earlier_files"] | record["files"] == {name: sha256_file(downloads / name) for name in names}
+
+
+def test_another_model_replaces_the_face_model_and_its_record(downloads, tmp_path):
+    add_flame(downloads, tmp_path)
+    assets.add_asset("flame", downloads / "other.pkl", tmp_path)
+    assert FaceAsset.load(tmp_path / "assets/face_model.npz").basis == "flame2023-open"
+    for name in ("flame.npz", "face_model.npz"):
+        record = read_json(tmp_path / f"assets/{name}.asset.json")
+        assert (record["basis"], record["licence"]) == ("flame2023-open", "CC BY 4.0")
+
+
+def test_the_record_of_a_converted_file_is_of_what_the_user_brought(downloads, tmp_path):
+    target = assets.add_asset("flame", downloads / "generic_model.pkl", tmp_path, "flame2017")
+    assert target == tmp_path / "assets/flame.npz"
+    record = read_json(tmp_path / "assets/flame.npz.asset.json")
+    source = downloads / "generic_model.pkl"
+    assert record["files"] == {"generic_model.pkl": sha256_file(source)}
+    assert record["bytes"] == source.stat().st_size
+    assert (record["basis"], record["basis_known_by"]) == ("flame2017", "user")
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "basis", "error", "text"),
+    [
+        ("flame", "generic_model.pkl", None, ConfigError, "with --basis"),
+        ("flame", "generic_model.pkl", "flame1999", ConfigError, "unknown basis"),
+        ("flame", "other.pkl", "flame2020", BasisError, "flame2023-open"),
+        ("flame", "FLAME_masks.pkl", "flame2020", DataError, "v_template is missing"),
+        ("flame-masks", "generic_model.pkl", None, DataError, "not FLAME_masks"),
+        ("flame-landmarks", "FLAME_masks.pkl", None, DataError, "no landmark embedding"),
+        ("flame-mediapipe", "FLAME_masks.pkl", None, DataError, "not a readable npz"),
+        ("flame-uv", "FLAME_masks.pkl", None, DataError, "not a readable npz"),
+        ("flame-masks", "FLAME_masks.pkl", "flame2020", ConfigError, "kind flame-masks has none"),
+        ("emica", "FLAME_masks.pkl", None, DataError, "FLAME_masks"),
+        ("flame", "none.pkl", None, AssetMissingError, "not found"),
+    ],
+)
+def test_a_wrong_file_is_refused_and_nothing_is_written(downloads, tmp_path, kind, file, basis, error, text):
+    with pytest.raises(error, match=text):
+        assets.add_asset(kind, downloads / file, tmp_path / "data", basis)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_refused_file_leaves_what_was_there(downloads, tmp_path):
+    add_flame(downloads, tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "assets").iterdir()}
+    for kind in FLAME:
+        with pytest.raises(DataError):
+            assets.add_asset(kind, Path(__file__), tmp_path, "flame2020" if kind == "flame" else None)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "assets").iterdir()} == before
+
+
+def test_emica_is_converted_by_its_reader_and_recorded(tmp_path, monkeypatch):
+    def convert(source: Path, target: Path) -> dict[str, object]:
+        target.parent.mkdir(parents=True)
+        target.write_bytes(source.read_bytes() * 2)
+        return {"variant": "v", "basis": "flame2020"}
+
+    monkeypatch.setattr("ecavatar.reconstruction.emica.checkpoint.convert_checkpoint", convert)
+    (tmp_path / "last.ckpt").write_bytes(b"weights")
+    target = assets.add_asset("emica", tmp_path / "last.ckpt", tmp_path / "data")
+    assert target == tmp_path / "data/assets/emica.safetensors"
+    record = read_json(target.with_name("emica.safetensors.asset.json"))
+    assert (record["kind"], record["variant"], record["bytes"]) == ("emica", "v", 7)
+    assert "emica" not in {asset.kind for asset in assets.missing_for_full(tmp_path / "data")}
+
+
+# --- what full needs --------------------------------------------------------------------------------------------------
+
+OTHERS = ["affectnet", "vocaset", "ravdess", "mead"], ["hubert", "emotion2vec"]
+
+
+def missing(data: Path, backend: str) -> list[str]:
+    return [asset.kind for asset in assets.missing_for_full(data, backend)]
+
+
+def test_full_needs_what_its_backend_needs_and_flames_files_stand_for_the_face_model(tmp_path):
+    first, last = OTHERS
+    parts = ["flame", "flame-masks", "flame-landmarks"]
+    assert missing(tmp_path, "emica") == [*first, *parts, "emica", *last]
+    assert missing(tmp_path, "landmarks") == [*first, *parts, "flame-mediapipe", *last]
+
+
+def test_a_face_model_from_elsewhere_needs_none_of_flames_files(tmp_path, small_face):
+    small_face.save(tmp_path / "model.npz")
+    assets.add_asset("face-model", tmp_path / "model.npz", tmp_path)
+    first, last = OTHERS
+    assert missing(tmp_path, "landmarks") == [*first, *last]
+    assert missing(tmp_path, "emica") == [*first, "emica", *last]
+
+
+def test_parts_are_asked_for_until_they_are_there(downloads, tmp_path):
+    add_flame(downloads, tmp_path, ["flame", "flame-masks"])
+    assets.add_asset("flame-landmarks", downloads / "flame_static_embedding.pkl", tmp_path)
+    assert "flame-landmarks" in missing(tmp_path, "emica")
+    assert "flame" not in missing(tmp_path, "emica")
+    add_flame(downloads, tmp_path, ["flame-landmarks"])
+    assert not {*FLAME, "face-model"} & {*missing(tmp_path, "emica")}
+    (tmp_path / "assets/face_model.npz").unlink()
+    assert "face-model" in missing(tmp_path, "emica")
+
+
+def test_doctor_names_the_step_that_makes_the_face_model_and_what_full_cannot_do(tmp_path, small_face):
+    diagnosis = diagnose(tmp_path)
+    lines = {state.kind: state.sentence() for state in diagnosis.assets}
+    assert "it is made of flame, flame-masks, flame-landmarks as soon as you have added them" in lines["face-model"]
+    assert all("a part of face-model" in lines[kind] for kind in PART_FILES)
+    assert "full needs it for reconstruct_faces with backend emica" in lines["emica"]
+    assert diagnosis.profiles()["full"].endswith("emica, hubert, emotion2vec")
+    assert json.loads(json.dumps(diagnosis.to_json()))["missing_for_full"] == missing(tmp_path, "emica")
+    small_face.save(tmp_path / "assets/face_model.npz")
+    for asset in assets.ASSETS:
+        place = tmp_path / asset.path
+        for name in [part.split("|")[0] for part in asset.files] or ["file"]:
+            file = place / name if asset.is_folder else place
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    full = diagnose(tmp_path).profiles()["full"]
+    assert NO_TRUTH in full
+    assert "RAVDESS and MEAD" in NO_TRUTH
