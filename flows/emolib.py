@@ -1,71 +1,62 @@
 """Emolib, from AffectNet's lists to a release: `python -m flows.emolib <stage> --profile sample`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 from prefect import flow
 
+from ecavatar.config import ReconstructSettings
 from ecavatar.corpora import mead, ravdess
-from ecavatar.corpora.affectnet import read_annotations
 from ecavatar.corpora.clips import SpeechClip
 from ecavatar.emolib.dataset import write_emolib
-from ecavatar.emolib.selection import ImageCheck, inspect_images, select
+from ecavatar.emolib.draw import ImageCheck, inspect_images
+from ecavatar.emolib.redraw import EMOLIB, NOT_HASHED, WORK, Filling, fill_lists, merge_rounds, reconstruct_part
+from ecavatar.emolib.selection import POOL, select_folder
 from ecavatar.emotion import Emotion
 from ecavatar.errors import DataError
 from ecavatar.face.model import FaceAsset
 from ecavatar.reconstruction.images import Rgb
 from ecavatar.reconstruction.landmarks import FaceLandmarker, find_model_file
-from ecavatar.reconstruction.table import ReadRecord, Reconstructor, read_record_image
+from ecavatar.reconstruction.table import Reconstructor
 from ecavatar.rendering.video import read_frames
-from ecavatar.storage.files import atomic_path, clean_stale, resolve_inside, sha256_file, write_json
+from ecavatar.storage.files import atomic_path, clean_stale, resolve_inside, sha256_file
 from ecavatar.storage.parquet import read_table, table_metadata, write_table
 from ecavatar.storage.rejects import Reject, check_rejects, read_rejects, write_rejects
-from ecavatar.storage.shards import input_hash, list_shards, read_shards, shard_path, split_rows, write_shard
+from ecavatar.storage.shards import input_hash, list_shards, split_rows, write_shard
 from flows._run import main, seed, shard_task, stage_settings, wait_all, workers
 from flows.paths import ProfilePaths
-
-LISTS = {"emolib": "index.parquet", "pool": "pool.parquet"}
-"""Directory below faces/ and the selection's list that it is made from."""
 
 
 @flow(name="select_images")
 def select_images(profile: str) -> str:
     """Draw Emolib's images and FuNet's pool from AffectNet's lists."""
     paths, settings = ProfilePaths(profile), stage_settings(profile).select
-    annotations = read_annotations(paths.affectnet)
-    selection = select(annotations.table, paths.affectnet, settings, seed(), _inspect_in_parallel)
-    rejects = [*annotations.rejects, *selection.rejects]
-    check_rejects(rejects, selection.examined + len(annotations.rejects), settings.max_rejects, "select_images")
     with atomic_path(paths.selection) as directory:
-        write_table(directory / "index.parquet", pa.Table.from_pandas(selection.index, preserve_index=False))
-        write_table(directory / "pool.parquet", pa.Table.from_pandas(selection.pool, preserve_index=False))
-        write_rejects(directory / "rejects.parquet", rejects)
-        write_json(directory / "levels.json", selection.levels)
-    return f"{len(selection.index)} images for Emolib, {len(selection.pool)} for the pool, {len(rejects)} rejects"
+        directory.mkdir()
+        index = directory / "index.parquet"
+        selection = select_folder(paths.affectnet, index, settings, seed(), check=_inspect_in_parallel)
+        rejects = read_table(directory / "rejects.parquet", ["item_id"]).num_rows
+    return f"{len(selection.index)} images for Emolib, {len(selection.pool)} for the pool, {rejects} rejects"
 
 
 @flow(name="reconstruct_faces")
 def reconstruct_faces(profile: str) -> str:
-    """Find the face of every selected image and of every speaker's portrait."""
+    """Find the face of every selected image, replacing those without one, and of every speaker's portrait."""
     paths, settings = ProfilePaths(profile), stage_settings(profile).reconstruct
     find_model_file()  # a missing package is told once, before the shards start
-    tables = {name: read_table(paths.selection / file) for name, file in LISTS.items()}
-    counts = {name: len(split_rows(table.num_rows, settings.shards)) for name, table in tables.items()}
-    _clean(paths.faces, counts)
-    shards = [
-        reconstruct_shard.submit(profile, name, index, count)
-        for name, count in counts.items()
-        for index in range(count)
-    ]
-    wait_all([*shards, reconstruct_portraits.submit(profile)])
-    rejects = [Reject(*row) for path in sorted((paths.faces / "rejects").iterdir())
-               for row in read_rejects(path).itertuples(index=False)]  # fmt: skip
-    faces = sum(read_shards(paths.faces / name, ["item_id"]).num_rows for name in LISTS)
-    portraits = read_table(paths.faces / "portraits.parquet", ["item_id"]).num_rows
-    check_rejects(rejects, faces + portraits + len(rejects), settings.max_rejects, "reconstruct_faces")
-    write_rejects(paths.faces / "rejects.parquet", rejects)
-    return f"{faces} faces, {portraits} portraits, {len(rejects)} rejects"
+    made_from = _made_from(profile)
+    portraits = reconstruct_portraits.submit(profile, made_from)
+
+    def run(directory: Path, parts: int) -> None:
+        wait_all([reconstruct_shard.submit(profile, directory, part, parts, made_from) for part in range(parts)])
+
+    filling = fill_lists(
+        paths.selection / "index.parquet", paths.affectnet, paths.faces / WORK, run=run, shards=settings.shards,
+        max_rejects=settings.max_rejects, check=_inspect_in_parallel,
+    )  # fmt: skip
+    wait_all([portraits])
+    return _publish(paths.faces, filling, settings)
 
 
 @flow(name="export_emolib")
@@ -97,37 +88,34 @@ def inspect_shard(paths: Sequence[Path]) -> list[ImageCheck]:
 
 
 @shard_task(name="reconstruct_shard")
-def reconstruct_shard(profile: str, name: str, index: int, count: int) -> None:
-    """Reconstruct part `index` of `count` of the list `name`."""
-    paths = ProfilePaths(profile)
-    table = read_table(paths.selection / LISTS[name])
-    rows = split_rows(table.num_rows, count)[index]
-    _write_faces(
-        profile,
-        table.slice(rows.start, len(rows)),
-        read_record_image(paths.affectnet),
-        shard_path(paths.faces / name, index, count),
-        _rejects_file(paths.faces, name, index),
-    )
+def reconstruct_shard(profile: str, directory: Path, part: int, parts: int, made_from: str) -> None:
+    """Reconstruct one part of the round in `directory`."""
+    reconstruct_part(directory, part, parts, _reconstructor(profile), ProfilePaths(profile).affectnet, made_from)
 
 
 @shard_task(name="reconstruct_portraits")
-def reconstruct_portraits(profile: str) -> None:
+def reconstruct_portraits(profile: str, made_from: str) -> None:
     """Reconstruct each speaker from the first frame of their first neutral film."""
     paths = ProfilePaths(profile)
     clips = _portrait_clips([*ravdess.list_clips(paths.ravdess), *mead.list_clips(paths.mead)])
     films = {f"{clip.corpus}_{clip.subject}": clip.video for clip in clips if clip.video is not None}
-    records = {
+    columns = {
         "item_id": list(films),
         "corpus": [clip.corpus for clip in clips],
         "subject": [clip.subject for clip in clips],
         "clip_id": [clip.clip_id for clip in clips],
         "content_sha256": [sha256_file(film) for film in films.values()],
     }
-    schema = pa.schema([(name, pa.string()) for name in records])
-    faces, rejects = paths.faces / "portraits.parquet", paths.faces / "rejects" / "portraits.parquet"
-    _write_faces(profile, pa.table(records, schema), lambda record: _first_frame(films[str(record["item_id"])]), faces,
-                 rejects)  # fmt: skip
+    records = pa.table(columns, pa.schema([(name, pa.string()) for name in columns]))
+    reconstructor, work = _reconstructor(profile), paths.faces / WORK
+
+    def make() -> pa.Table:
+        with FaceLandmarker() as landmarker:
+            faces = reconstructor.faces(records, lambda record: _first_frame(films[str(record["item_id"])]), landmarker)
+        write_rejects(work / "portrait-rejects.parquet", faces.rejects)
+        return faces.table
+
+    write_shard(work / "portraits.parquet", input_hash(records.to_pylist(), made_from), make, reconstructor.tags)
 
 
 def _portrait_clips(clips: Sequence[SpeechClip]) -> list[SpeechClip]:
@@ -146,20 +134,39 @@ def _first_frame(film: Path) -> Rgb:
     return frame
 
 
-def _write_faces(profile: str, records: pa.Table, read: ReadRecord, out: Path, rejects_out: Path) -> None:
-    """Faces of `records` to `out`; rejects are written before the faces, so finished faces have theirs."""
-    face_model, settings = ProfilePaths(profile).face_model, stage_settings(profile).reconstruct
-    reconstructor = Reconstructor(FaceAsset.load(face_model), settings)
+def _publish(faces: Path, filling: Filling, settings: ReconstructSettings) -> str:
+    """Turn finished rounds into the stage's output; the rounds go last, so that a killed run need not repeat them."""
+    work = faces / WORK
+    portraits, texts = read_table(work / "portraits.parquet"), table_metadata(work / "portraits.parquet")
+    lost = [Reject(*row) for row in read_rejects(work / "portrait-rejects.parquet").itertuples(index=False)]
+    rejects = [*filling.rejects, *lost]
+    total = sum(filling.faces.values()) + portraits.num_rows + len(rejects)
+    check_rejects(rejects, total, settings.max_rejects, "reconstruct_faces")
+    for name, rounds in filling.rounds.items():
+        merge_rounds(rounds, faces / name, settings.shards)
+    write_table(faces / "portraits.parquet", portraits, texts)
+    write_rejects(faces / "rejects.parquet", rejects)
+    clean_stale(faces, {*filling.rounds, "portraits.parquet", "rejects.parquet"})
+    return (
+        f"{filling.faces[EMOLIB]} faces for Emolib, {filling.faces[POOL]} for the pool ({filling.replacements} "
+        f"replacements), {portraits.num_rows} portraits, {len(rejects)} rejects"
+    )
 
-    def make() -> pa.Table:
-        with FaceLandmarker() as landmarker:
-            faces = reconstructor.faces(records, read, landmarker)
-        write_rejects(rejects_out, faces.rejects)
-        return faces.table
 
-    what_matters = settings.model_dump(exclude={"shards", "max_rejects"})
-    made_from = input_hash(records.to_pylist(), what_matters, face_model)
-    write_shard(out, made_from, make, reconstructor.tags)
+def _reconstructor(profile: str) -> Reconstructor:
+    paths, settings = ProfilePaths(profile), stage_settings(profile).reconstruct
+    return Reconstructor(FaceAsset.load(paths.face_model), settings, _weights(paths, settings))
+
+
+def _made_from(profile: str) -> str:
+    """The hash of everything beside the pictures that a face depends on."""
+    paths, settings = ProfilePaths(profile), stage_settings(profile).reconstruct
+    what_matters = settings.model_dump(exclude=set(NOT_HASHED))
+    return input_hash(what_matters, paths.face_model, _weights(paths, settings))
+
+
+def _weights(paths: ProfilePaths, settings: ReconstructSettings) -> Path | None:
+    return paths.emica if settings.backend == "emica" else None
 
 
 def _inspect_in_parallel(paths: Sequence[Path]) -> list[ImageCheck]:
@@ -167,18 +174,6 @@ def _inspect_in_parallel(paths: Sequence[Path]) -> list[ImageCheck]:
     ranges = split_rows(len(paths), workers())
     futures = [inspect_shard.submit(paths[rows.start : rows.stop]) for rows in ranges]
     return [check for checks in wait_all(futures) for check in checks]
-
-
-def _clean(faces: Path, counts: Mapping[str, int]) -> None:
-    """Remove what an earlier run with other numbers left beside the parts of this one."""
-    for name, count in counts.items():
-        clean_stale(faces / name, {shard_path(faces / name, index, count).name for index in range(count)})
-    kept = {_rejects_file(faces, name, index).name for name, count in counts.items() for index in range(count)}
-    clean_stale(faces / "rejects", kept | {"portraits.parquet"})
-
-
-def _rejects_file(faces: Path, name: str, index: int) -> Path:
-    return faces / "rejects" / f"{name}-{index:05d}.parquet"
 
 
 if __name__ == "__main__":

@@ -1,43 +1,79 @@
 """Which images of AffectNet become Emolib, and which become FuNet's pool.
 
-Up to N images per category and level are drawn at random (section 3.3 of the paper). An image that cannot be used gives
-its place to the next one of the same draw, so a corrupt file costs nothing but its own row in the rejects.
+Up to N images per category and level are drawn at random (section 3.3 of the paper): the first good ones of a seeded
+permutation of each. The rest of every permutation is kept in order, so that an image that fails later still finds its
+replacement (`ecavatar.emolib.redraw`).
 """
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int
 
 from ecavatar.config import SelectSettings
-from ecavatar.emolib.levels import LevelBounds, arousal_levels, is_usable
+from ecavatar.corpora.affectnet import read_annotations
+from ecavatar.emolib.draw import CHECKS, LABELS, LIST_SCHEMA, Check, ImageCheck, Lottery, Queue, inspect_images
+from ecavatar.emolib.duplicates import KnownImages
+from ecavatar.emolib.levels import arousal_levels, is_usable
 from ecavatar.emotion import LEVELS, Emotion
-from ecavatar.errors import DataError, EcavatarError
-from ecavatar.reconstruction.images import read_image
+from ecavatar.errors import DataError
 from ecavatar.seeding import stream
-from ecavatar.storage.files import resolve_inside
-from ecavatar.storage.rejects import Reject
+from ecavatar.storage.files import write_json
+from ecavatar.storage.parquet import open_writer, write_table
+from ecavatar.storage.rejects import Reject, check_rejects, write_rejects
+from ecavatar.storage.shards import input_hash
+
+__all__ = ["COLUMNS", "ImageCheck", "Selection", "inspect_images", "select", "select_folder", "write_selection"]
 
 STAGE = "select_images"
+POOL = "pool"
+COLUMNS = tuple(LIST_SCHEMA.names)
+"""Columns of the two lists."""
+RESERVE_SCHEMA = pa.schema([("cell", pa.string()), ("place", pa.int32()), ("pool_place", pa.int32()), *LABELS])
+"""What was not drawn: `place` in the permutation of its `cell` (<emotion>_<level>), `pool_place` in the pool's, -1
+where it cannot come into the pool."""
+RESERVE_ROWS_AT_ONCE = 8192
+"""Rows per row group of the reserve, so that a few candidates are read without the others."""
+RESERVE, POOL_LIST, REJECTS, LEVEL_FACTS = "reserve.parquet", "pool.parquet", "rejects.parquet", "levels.json"
+"""Files that lie beside the list of Emolib's images."""
+SELECTION_KEY, BITS_KEY, LIST_KEY = "selection", "near_duplicate_bits", "list"
+"""File-level texts: which selection a file belongs to, by which rule images are copies, and `emolib` or `pool`."""
+
+_HISTOGRAM_BINS = 40
+_EMOTIONS = [emotion.label for emotion in Emotion]
 _BOX = ("face_x", "face_y", "face_width", "face_height")
-COLUMNS = (
-    "item_id", "source_id", "path", "split", "emotion", "level", "valence", "arousal",
-    *(f"{name}_px" for name in _BOX), "content_sha256",
-)  # fmt: skip
-"""Columns of the two lists; `path` is relative to the corpus, `emotion` is the category's label."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageCheck:
-    """What opening one image file told."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """What is left of the permutations after the draw; labels are read when it is written."""
 
-    content_sha256: str
-    """Of the file's bytes; empty where it cannot be read."""
-    problem: str
-    """Why it cannot be used; empty for a good image."""
+    table: "_Candidates"
+    cells: tuple[str, ...]
+    left: tuple[Queue, ...]
+    """Of each cell."""
+    pool_places: Int[np.ndarray, " annotations"]
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Tables of `RESERVE_SCHEMA`, in the order of cells and places; at least one."""
+        rows = np.concatenate([queue.rows for queue in self.left])
+        places = np.concatenate([queue.places for queue in self.left])
+        cells = np.repeat(np.arange(len(self.cells)), [len(queue.rows) for queue in self.left])
+        for start in range(0, max(1, len(rows)), RESERVE_ROWS_AT_ONCE):
+            part = slice(start, start + RESERVE_ROWS_AT_ONCE)
+            columns = {
+                "cell": pa.array([self.cells[cell] for cell in cells[part]], pa.string()),
+                "place": pa.array(places[part], pa.int32()),
+                "pool_place": pa.array(self.pool_places[rows[part]], pa.int32()),
+            }
+            labels = self.table.labels(rows[part])
+            yield pa.table([columns.get(name, labels[name] if name in labels.column_names else None)
+                            for name in RESERVE_SCHEMA.names], schema=RESERVE_SCHEMA)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,23 +84,24 @@ class Selection:
     """Emolib's images, columns `COLUMNS`, sorted by item_id."""
     pool: pd.DataFrame
     """FuNet's images, the same columns; none is in the index, none is neutral."""
+    reserve: Reserve
+    """Everything that was not drawn."""
     rejects: list[Reject]
     levels: dict[str, object]
-    """Cuts of arousal and counts per category and level, as json values."""
+    """Rule, cuts and histogram of arousal, and counts per category and level, as json values."""
     examined: int
-    """How many images were opened."""
-
-
-Check = Callable[[Sequence[Path]], Sequence[ImageCheck]]
-
-
-def inspect_images(paths: Sequence[Path]) -> list[ImageCheck]:
-    """Open every image completely: its checksum, or why it cannot be used."""
-    return [_inspect(path) for path in paths]
+    """How many images were looked at."""
+    near_duplicate_bits: int
+    fingerprint: str
+    """Of what was drawn; the same in all files of one selection."""
 
 
 def select(
-    annotations: pd.DataFrame, root: Path, settings: SelectSettings, seed: int, check: Check = inspect_images
+    annotations: pd.DataFrame,
+    root: Path,
+    settings: SelectSettings,
+    seed: int,
+    check: Check | None = inspect_images,
 ) -> Selection:
     """Draw Emolib's images and the pool.
 
@@ -73,128 +110,170 @@ def select(
         root: the corpus folder that `path` is relative to.
         settings: how many, and by which rule.
         seed: the project's seed; each category and level has a stream of its own.
-        check: how images are opened; give one that works in parallel for many.
+        check: how images are opened; give one that works in parallel for many. None opens none: then
+            `content_sha256` and `perceptual_hash` are empty and no copy is noticed before the faces are reconstructed.
 
     Raises:
         DataError: no row has both a category and an arousal.
     """
-    usable = annotations.loc[is_usable(annotations)].sort_values(by="source_id").reset_index(drop=True)
-    if usable.empty:
-        raise DataError(f"none of {len(annotations)} annotated images has one of the eight categories and an arousal.")
-    usable["level"], bounds = arousal_levels(usable)
-    lottery = _Lottery(usable, root, check)
-    cells = {name: stream(seed, "select", name).permutation(rows) for name, rows in _cells(usable).items()}
-    drawn = lottery.draw(cells, settings.per_level)
-    others = np.setdiff1d(np.flatnonzero(usable["emotion_code"] != Emotion.NEUTRAL), lottery.seen)
-    pool = lottery.draw({"pool": stream(seed, "select", "pool").permutation(others)}, settings.pool)["pool"]
+    table = _Candidates(annotations, settings)
+    lottery = Lottery(
+        table.labels, root, check, KnownImages(settings.near_duplicate_bits), stage=STAGE, named_by="source_id"
+    )
+    cells = {
+        name: Queue(stream(seed, "select", name).permutation(rows), np.arange(len(rows)))
+        for name, rows in sorted(table.cells.items())
+    }
+    index = lottery.draw(cells, dict.fromkeys(cells, settings.per_level)).sort_by("item_id")
+    pool_queue = _pool_queue(table, cells, seed)
+    pool = lottery.draw({POOL: pool_queue}, {POOL: settings.pool}).sort_by("item_id")
+    drawn = pd.Series(index["emotion"].to_pylist()).str.cat(map(str, index["level"].to_pylist()), sep="_")
     return Selection(
-        index=_listed(usable, lottery, drawn),
-        pool=_listed(usable, lottery, {"pool": pool}),
+        index=index.to_pandas(),
+        pool=pool.to_pandas(),
+        reserve=_reserve(table, cells, pool_queue, pool),
         rejects=lottery.rejects,
-        levels=_level_facts(annotations, usable, bounds, drawn),
-        examined=len(lottery.seen),
+        levels=_level_facts(table, settings, drawn.value_counts().to_dict()),
+        examined=lottery.examined,
+        near_duplicate_bits=settings.near_duplicate_bits,
+        fingerprint=_fingerprint(index, pool),
     )
 
 
-class _Lottery:
-    """Draws rows in a given order and replaces those whose image cannot be used."""
+def write_selection(index: Path, selection: Selection, rejects: list[Reject]) -> None:
+    """Write the list of Emolib's images, and beside it pool, reserve, rejects and level facts; the list comes last.
 
-    def __init__(self, table: pd.DataFrame, root: Path, check: Check) -> None:
-        self.table, self.root, self.check = table, root, check
-        self.rejects: list[Reject] = []
-        self.seen: list[int] = []
-        self.hashes: dict[str, int] = {}
-        self.hash_of: dict[int, str] = {}
-
-    def draw(self, cells: Mapping[str, np.ndarray], wanted: int) -> dict[str, list[int]]:
-        """Up to `wanted` usable rows of each cell, in the cell's order; the same for any way of checking."""
-        queues = {cell: list(map(int, rows)) for cell, rows in cells.items()}
-        drawn: dict[str, list[int]] = {cell: [] for cell in cells}
-        while True:
-            turn = [(cell, row) for cell, queue in queues.items() for row in _taken(queue, wanted - len(drawn[cell]))]
-            if not turn:
-                return drawn
-            for (cell, row), is_good in zip(turn, self._examine([row for _, row in turn]), strict=True):
-                if is_good:
-                    drawn[cell].append(row)
-
-    def _examine(self, rows: list[int]) -> list[bool]:
-        self.seen += rows
-        checks: dict[int, ImageCheck] = {}
-        paths: dict[int, Path] = {}
-        for row in rows:
-            try:
-                paths[row] = resolve_inside(self.root, self.table.at[row, "path"])
-            except DataError as error:
-                checks[row] = ImageCheck("", str(error))
-        checks |= dict(zip(paths, self.check(list(paths.values())), strict=True))
-        return [self._judge(row, checks[row]) for row in rows]
-
-    def _judge(self, row: int, check: ImageCheck) -> bool:
-        source_id = self.table.at[row, "source_id"]
-        if check.problem:
-            self.rejects.append(Reject(source_id, STAGE, "unreadable_image", check.problem))
-            return False
-        first = self.hashes.setdefault(check.content_sha256, row)
-        if first != row:
-            same = self.table.at[first, "source_id"]
-            self.rejects.append(Reject(source_id, STAGE, "duplicate_image", f"the same bytes as {same}"))
-            return False
-        self.hash_of[row] = check.content_sha256
-        return True
+    Args:
+        index: the Parquet file of the list; give it a folder of its own.
+        selection: what was drawn.
+        rejects: all rejects, those of reading the annotations included.
+    """
+    texts = {SELECTION_KEY: selection.fingerprint, BITS_KEY: str(selection.near_duplicate_bits)}
+    with open_writer(index.with_name(RESERVE), RESERVE_SCHEMA, texts) as writer:
+        for piece in selection.reserve.pieces():
+            writer.write_table(piece)
+    write_rejects(index.with_name(REJECTS), rejects)
+    write_json(index.with_name(LEVEL_FACTS), selection.levels)
+    for path, frame, name in (
+        (index.with_name(POOL_LIST), selection.pool, POOL),
+        (index, selection.index, "emolib"),
+    ):
+        table = pa.Table.from_pandas(frame, LIST_SCHEMA, preserve_index=False)
+        write_table(path, table, {**texts, LIST_KEY: name}, row_group_size=RESERVE_ROWS_AT_ONCE)
 
 
-def _taken(queue: list[int], count: int) -> list[int]:
-    head = queue[:count]
-    del queue[:count]
-    return head
+def select_folder(
+    affectnet: Path,
+    out: Path,
+    settings: SelectSettings,
+    seed: int,
+    *,
+    annotations_only: bool = False,
+    check: Check = inspect_images,
+) -> Selection:
+    """Select from an AffectNet folder and write the list `out` with its companions, see `write_selection`.
+
+    Args:
+        affectnet: the corpus as it ships.
+        out: the list of Emolib's images (Parquet), in a folder of its own.
+        settings: how many, and by which rule.
+        seed: of the draw.
+        annotations_only: open no image; see `select`.
+        check: how images are opened.
+
+    Raises:
+        AssetMissingError, DataError: see `read_annotations`; or too many records were rejected.
+    """
+    annotations = read_annotations(affectnet)
+    selection = select(annotations.table, affectnet, settings, seed, None if annotations_only else check)
+    rejects = [*annotations.rejects, *selection.rejects]
+    check_rejects(rejects, selection.examined + len(annotations.rejects), settings.max_rejects, STAGE)
+    write_selection(out, selection, rejects)
+    return selection
+
+
+class _Candidates:
+    """The usable rows of the annotations by cell, sorted by name: the draw must not depend on the order of lists."""
+
+    def __init__(self, annotations: pd.DataFrame, settings: SelectSettings) -> None:
+        usable = np.flatnonzero(is_usable(annotations))
+        if not len(usable):
+            raise DataError(
+                f"none of {len(annotations)} annotated images has one of the eight categories and an arousal."
+            )
+        names = pa.array(annotations["source_id"].iloc[usable])
+        self.annotations = annotations
+        self.rows = usable[pc.sort_indices(names).to_numpy()]
+        rated = annotations[["emotion_code", "arousal"]].iloc[self.rows]
+        self.levels, self.bounds = arousal_levels(rated, settings.levels, settings.per_level)
+        self.codes, self.arousal = rated["emotion_code"].to_numpy(np.int8), rated["arousal"].to_numpy(np.float64)
+        self._level_of = np.zeros(len(annotations), np.int8)
+        self._level_of[self.rows] = self.levels
+        self.cells = {
+            _cell(emotion, level): self.rows[chosen]
+            for emotion in self.bounds
+            for level in LEVELS
+            if len(chosen := np.flatnonzero((self.codes == int(emotion)) & (self.levels == level)))
+        }
+        self.emotional = self.rows[self.codes != Emotion.NEUTRAL]
+
+    def labels(self, rows: Int[np.ndarray, " rows"]) -> pa.Table:
+        """Columns `LABELS` and, empty, `CHECKS` of rows of the annotations."""
+        part = self.annotations.iloc[rows]
+        columns = {name: part[name] for name in ("source_id", "path", "split", "valence", "arousal")}
+        columns |= {f"{name}_px": part[name] for name in _BOX}
+        columns["emotion"] = pa.array(_EMOTIONS).take(pa.array(part["emotion_code"]))
+        columns["level"] = self._level_of[rows]
+        columns |= dict.fromkeys(CHECKS.names, pa.repeat("", len(rows)))
+        fields = [*LABELS, *CHECKS]
+        arrays = [pa.array(columns[field.name], from_pandas=True).cast(field.type) for field in fields]
+        return pa.table(arrays, schema=pa.schema(fields))
 
 
 def _cell(emotion: Emotion, level: int) -> str:
     return f"{emotion.label}_{level}"
 
 
-def _cells(usable: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Rows of each category and level that has any."""
-    codes, levels = usable["emotion_code"].to_numpy(), usable["level"].to_numpy()
-    pairs = sorted(set(zip(codes.tolist(), levels.tolist(), strict=True)))
-    return {_cell(Emotion(c), level): np.flatnonzero((codes == c) & (levels == level)) for c, level in pairs}
+def _pool_queue(table: _Candidates, cells: Mapping[str, Queue], seed: int) -> Queue:
+    """The pool's permutation of all emotional images, without those that the draw for Emolib has looked at."""
+    seen = np.zeros(len(table.annotations), bool)
+    for queue in cells.values():
+        seen[queue.rows[: queue.taken]] = True
+    order = stream(seed, "select", POOL).permutation(table.emotional)
+    places = np.flatnonzero(~seen[order])
+    return Queue(order[places], places)
 
 
-def _listed(usable: pd.DataFrame, lottery: _Lottery, drawn: Mapping[str, list[int]]) -> pd.DataFrame:
-    """The drawn rows as a list of `COLUMNS`."""
-    ids = {row: f"{cell}_{place:06d}" for cell, rows in drawn.items() for place, row in enumerate(rows)}
-    table = usable.loc[list(ids)].rename(columns={name: f"{name}_px" for name in _BOX})
-    table["item_id"] = list(ids.values())
-    table["emotion"] = [Emotion(int(code)).label for code in table["emotion_code"]]
-    table["content_sha256"] = [lottery.hash_of[row] for row in ids]
-    return table[list(COLUMNS)].sort_values(by="item_id").reset_index(drop=True)
+def _reserve(table: _Candidates, cells: Mapping[str, Queue], pool_queue: Queue, pool: pa.Table) -> Reserve:
+    places = np.full(len(table.annotations), -1, np.int32)
+    places[pool_queue.rows] = pool_queue.places
+    looked_at = slice(0, pool_queue.taken)
+    refused = ~np.isin(pool_queue.places[looked_at], pool["place"].to_numpy())
+    places[pool_queue.rows[looked_at][refused]] = -1
+    left = tuple(Queue(queue.rows[queue.taken :], queue.places[queue.taken :]) for queue in cells.values())
+    return Reserve(table=table, cells=tuple(cells), left=left, pool_places=places)
 
 
-def _level_facts(
-    annotations: pd.DataFrame,
-    usable: pd.DataFrame,
-    bounds: Mapping[Emotion, LevelBounds],
-    drawn: Mapping[str, list[int]],
-) -> dict[str, object]:
-    available = {cell: len(rows) for cell, rows in _cells(usable).items()}
+def _level_facts(table: _Candidates, settings: SelectSettings, drawn: Mapping[str, int]) -> dict[str, object]:
+    edges = np.linspace(-1, 1, _HISTOGRAM_BINS + 1)
     return {
-        "annotated": len(annotations),
-        "usable": len(usable),
+        "annotated": len(table.annotations),
+        "usable": len(table.rows),
+        "rule": settings.levels,
+        "per_level": settings.per_level,
+        "histogram": {"lowest": -1.0, "highest": 1.0, "bins": _HISTOGRAM_BINS},
         "emotions": {
             emotion.label: {
                 "arousal": asdict(cut),
-                "available": {str(level): available.get(_cell(emotion, level), 0) for level in LEVELS},
-                "drawn": {str(level): len(drawn.get(_cell(emotion, level), [])) for level in LEVELS},
+                "histogram": np.histogram(table.arousal[table.codes == int(emotion)], edges)[0].tolist(),
+                "available": {str(level): len(table.cells.get(_cell(emotion, level), ())) for level in LEVELS},
+                "drawn": {str(level): int(drawn.get(_cell(emotion, level), 0)) for level in LEVELS},
             }
-            for emotion, cut in sorted(bounds.items())
+            for emotion, cut in sorted(table.bounds.items())
         },
     }
 
 
-def _inspect(path: Path) -> ImageCheck:
-    try:
-        read_image(path)
-        return ImageCheck(hashlib.sha256(path.read_bytes()).hexdigest(), "")
-    except EcavatarError as error:
-        return ImageCheck("", str(error))
+def _fingerprint(index: pa.Table, pool: pa.Table) -> str:
+    names = ["item_id", "source_id", "content_sha256"]
+    return input_hash(*("\n".join(table[name].to_pylist()) for table in (index, pool) for name in names))

@@ -1,24 +1,30 @@
 """Laws of the draw from AffectNet."""
 
 import hashlib
+import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from ecavatar.config import SelectSettings
-from ecavatar.emolib.selection import COLUMNS, ImageCheck, inspect_images, select
+from ecavatar.emolib.draw import ImageCheck, inspect_images
+from ecavatar.emolib.selection import COLUMNS, LIST_KEY, RESERVE_SCHEMA, SELECTION_KEY, select, write_selection
 from ecavatar.emotion import Emotion
 from ecavatar.errors import DataError
+from ecavatar.storage.parquet import table_metadata
 
-SETTINGS = SelectSettings(per_level=5, levels="equal", pool=30, max_rejects=0.5)
+ROOT = Path("corpus")
+SETTINGS = SelectSettings(per_level=5, levels="equal", near_duplicate_bits=8, pool=30, max_rejects=0.5)
 
 
-@pytest.fixture
-def annotations() -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    count = 400
+def _annotations(count: int, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
     ids = [f"{i % 3}/{i:04d}.jpg" for i in rng.permutation(count)]
     return pd.DataFrame(
         {
@@ -33,14 +39,26 @@ def annotations() -> pd.DataFrame:
     )
 
 
-def _check(bad=(), same=()):
-    """A stand-in for opening files: `bad` names are unreadable, `same` names share their bytes."""
+@pytest.fixture
+def annotations() -> pd.DataFrame:
+    return _annotations(400)
+
+
+def _sum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check(bad=(), same=(), near=()):
+    """A stand-in for opening files: `bad` names are unreadable, `same` share their bytes, `near` their picture."""
 
     def check(paths):
         return [
-            ImageCheck("", "cut short")
+            ImageCheck(reason="unreadable_image", problem="cut short")
             if path.name in bad
-            else ImageCheck("same" if path.name in same else hashlib.sha256(path.name.encode()).hexdigest(), "")
+            else ImageCheck(
+                _sum("same" if path.name in same else path.name),
+                _sum("picture" if path.name in near or path.name in same else path.name),
+            )
             for path in paths
         ]
 
@@ -95,21 +113,37 @@ def test_an_unreadable_image_gives_its_place_to_the_next_one(annotations, tmp_pa
     assert chosen.examined == len(chosen.index) + len(chosen.pool) + len(chosen.rejects)
 
 
-def test_of_images_with_the_same_bytes_only_one_is_drawn_anywhere(annotations, tmp_path):
-    same = {path.rsplit("/", 1)[-1] for path in annotations["path"][:60]}
-    settings = SETTINGS.model_copy(update={"per_level": 1000, "pool": 1000})
-    chosen = select(annotations, tmp_path, settings, 0, _check(same=same))
+@pytest.mark.parametrize(("kind", "reason"), [("same", "duplicate_image"), ("near", "near_duplicate_image")])
+def test_of_copies_only_one_is_drawn_anywhere(annotations, tmp_path, kind, reason):
+    copies = {path.rsplit("/", 1)[-1] for path in annotations["path"][:60]}
+    settings = SETTINGS.model_copy(update={"per_level": 3, "pool": 1000})
+    chosen = select(annotations, tmp_path, settings, 0, _check(**{kind: copies}))
     together = pd.concat([chosen.index, chosen.pool])
-    assert (together["content_sha256"] == "same").sum() == 1
+    assert together["perceptual_hash"].is_unique
     assert together["content_sha256"].is_unique
-    assert {r.reason for r in chosen.rejects} == {"duplicate_image"}
+    is_copy = together["path"].str.rsplit("/", n=1).str[-1].isin(copies)
+    assert is_copy.sum() == 1
+    assert {r.reason for r in chosen.rejects} == {reason}
+    assert all(r.detail.endswith(together.loc[is_copy, "item_id"].item()) for r in chosen.rejects)
+
+
+def test_pictures_within_the_given_bits_are_copies_and_beyond_them_not(annotations, tmp_path):
+    def check(paths):
+        flipped = {path: 1 << int(path.stem) % 256 for path in paths}  # any two differ in 2 bits
+        return [ImageCheck(_sum(path.name), f"{bit:064x}") for path, bit in flipped.items()]
+
+    few = annotations[annotations["source_id"].str[2:6].astype(int) < 256]
+    for bits, kept in ((1, False), (2, True)):
+        settings = SETTINGS.model_copy(update={"near_duplicate_bits": bits})
+        chosen = select(few, tmp_path, settings, 0, check)
+        assert (len(chosen.index) == 1) is kept
 
 
 def test_paths_that_leave_the_corpus_are_rejected(annotations, tmp_path):
     annotations.loc[annotations["emotion_code"] == Emotion.HAPPY, "path"] = "../outside.jpg"
     chosen = select(annotations, tmp_path, SETTINGS, 0, _check())
     assert "happy" not in set(chosen.index["emotion"])
-    assert chosen.rejects
+    assert {r.reason for r in chosen.rejects} == {"bad_path"}
 
 
 def test_nothing_usable_is_an_error(annotations, tmp_path):
@@ -117,11 +151,107 @@ def test_nothing_usable_is_an_error(annotations, tmp_path):
         select(annotations.assign(arousal=np.nan), tmp_path, SETTINGS, 0, _check())
 
 
+def test_a_category_with_one_row_is_all_level_1(annotations, tmp_path):
+    happy = annotations.index[annotations["emotion_code"] == Emotion.HAPPY]
+    alone = annotations.drop(happy[1:]).assign(arousal=lambda table: table["arousal"].fillna(0.5))
+    chosen = select(alone, tmp_path, SETTINGS, 0, _check())
+    assert chosen.index.loc[chosen.index["emotion"] == "happy", "level"].tolist() == [1]
+    assert chosen.levels["emotions"]["happy"]["available"] == {"1": 1, "2": 0, "3": 0}
+
+
+def test_without_opening_images_the_draw_is_the_same_but_knows_no_checksums(annotations, tmp_path):
+    opened = select(annotations, tmp_path, SETTINGS, 0, _check())
+    unopened = select(annotations, tmp_path, SETTINGS, 0, None)
+    for one, other in ((opened.index, unopened.index), (opened.pool, unopened.pool)):
+        pd.testing.assert_frame_equal(
+            one.drop(columns=["content_sha256", "perceptual_hash"]),
+            other.drop(columns=["content_sha256", "perceptual_hash"]),
+        )
+        assert set(other["content_sha256"]) == set(other["perceptual_hash"]) == {""}
+
+
+def test_ids_are_ranks_in_the_permutation_and_stay_when_others_are_rejected(annotations, tmp_path):
+    clean = select(annotations, tmp_path, SETTINGS, 0, _check())
+    bad = {path.rsplit("/", 1)[-1] for path in clean.index["path"][::4]}
+    with_gaps = select(annotations, tmp_path, SETTINGS, 0, _check(bad))
+    ids = [pd.concat([s.index, s.pool]).set_index("source_id")["item_id"] for s in (clean, with_gaps)]
+    both = ids[0].index.intersection(ids[1].index)
+    emolib = [name for name in both if not ids[0][name].startswith("pool") and not ids[1][name].startswith("pool")]
+    assert len(emolib) > 60
+    assert (ids[0][emolib] == ids[1][emolib]).all()
+
+
+@given(st.integers(0, 2**32), st.floats(0, 0.6), st.integers(1, 6), st.integers(0, 60))
+def test_every_cell_has_the_first_good_images_of_its_permutation(seed, share, per_level, pool_size):
+    table = _annotations(160, seed % 100)
+    rng = np.random.default_rng(seed)
+    bad = {path.rsplit("/", 1)[-1] for path in table["path"] if rng.random() < share}
+    settings = SETTINGS.model_copy(update={"per_level": per_level, "pool": pool_size})
+    chosen = select(table, ROOT, settings, seed, _check(bad))
+    everything = select(table, ROOT, settings.model_copy(update={"per_level": 1000, "pool": 0}), seed, None).index
+    for (emotion, level), cell in everything.groupby(["emotion", "level"]):
+        in_order = cell.sort_values("place")["source_id"]
+        good = [name for name in in_order if name.rsplit("/", 1)[-1] not in bad][:per_level]
+        drawn = chosen.index[(chosen.index["emotion"] == emotion) & (chosen.index["level"] == level)]
+        assert drawn.sort_values("place")["source_id"].tolist() == good
+    usable = everything.loc[everything["emotion"] != "neutral", "source_id"]
+    left = {n for n in usable if n.rsplit("/", 1)[-1] not in bad} - set(chosen.index["source_id"])
+    assert set(chosen.pool["source_id"]) <= left
+    assert len(chosen.pool) == min(pool_size, len(left))
+
+
+def test_the_reserve_holds_everything_else_once_in_order(annotations, tmp_path):
+    bad = {path.rsplit("/", 1)[-1] for path in annotations["path"][::5]}
+    chosen = select(annotations, tmp_path, SETTINGS, 0, _check(bad))
+    write_selection(tmp_path / "index.parquet", chosen, chosen.rejects)
+    reserve = pd.read_parquet(tmp_path / "reserve.parquet")
+    everything = select(annotations, tmp_path, SETTINGS.model_copy(update={"per_level": 1000}), 0, None).index
+    assert tuple(reserve.columns) == tuple(RESERVE_SCHEMA.names)
+    looked_at = set(chosen.index["source_id"]) | {r.item_id for r in chosen.rejects}
+    in_pool_draw = {r.item_id for r in chosen.rejects} & set(reserve["source_id"])
+    assert set(reserve["source_id"]) == (set(everything["source_id"]) - looked_at) | in_pool_draw
+    assert reserve["source_id"].is_unique
+    for cell, rows in reserve.groupby("cell"):
+        assert rows["place"].is_monotonic_increasing
+        assert (rows["emotion"] + "_" + rows["level"].astype(str) == cell).all()
+    whole = everything.set_index("source_id")["place"]
+    assert (reserve.set_index("source_id")["place"] == whole[reserve["source_id"]]).all()
+    can_come = reserve.loc[reserve["pool_place"] >= 0, "source_id"]
+    assert set(chosen.pool["source_id"]) <= set(can_come)
+    assert not set(can_come) & in_pool_draw
+    assert not reserve.loc[reserve["emotion"] == "neutral", "pool_place"].ge(0).any()
+
+
+def test_files_of_one_selection_say_so(annotations, tmp_path):
+    for seed in (0, 1):
+        chosen = select(annotations, tmp_path, SETTINGS, seed, _check())
+        write_selection(tmp_path / str(seed) / "index.parquet", chosen, [])
+    names = ("index", "pool", "reserve")
+    texts = [[table_metadata(tmp_path / seed / f"{n}.parquet")[SELECTION_KEY] for n in names] for seed in "01"]
+    assert len(set(texts[0])) == len(set(texts[1])) == 1
+    assert texts[0][0] != texts[1][0]
+    assert table_metadata(tmp_path / "0" / "pool.parquet")[LIST_KEY] == "pool"
+    assert pq.read_schema(tmp_path / "0" / "index.parquet").names == list(COLUMNS)
+    assert json.loads((tmp_path / "0" / "levels.json").read_text())["emotions"]
+
+
+def test_the_histogram_counts_every_usable_annotation(annotations, tmp_path):
+    facts = select(annotations, tmp_path, SETTINGS, 0, None).levels
+    usable = annotations[(annotations["emotion_code"] < 8) & annotations["arousal"].notna()]
+    assert facts["usable"] == len(usable)
+    for emotion, row in facts["emotions"].items():
+        arousal = usable.loc[usable["emotion_code"] == Emotion.from_label(emotion), "arousal"]
+        assert sum(row["histogram"]) == len(arousal)
+        below = int((arousal < 0).sum())
+        assert sum(row["histogram"][: facts["histogram"]["bins"] // 2]) == below
+
+
 def test_inspection_tells_good_images_from_bad_ones(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
     good, bad, absent = inspect_images([tmp_path / name for name in ("good.png", "bad.png", "absent.png")])
-    assert good.problem == ""
+    assert good.problem == good.reason == ""
+    assert len(good.perceptual_hash) == 64
     assert good.content_sha256 == hashlib.sha256((tmp_path / "good.png").read_bytes()).hexdigest()
-    assert bad.problem
-    assert absent.problem
+    assert (bad.reason, absent.reason) == ("unreadable_image", "missing_image")
+    assert "bad.png" in bad.problem

@@ -1,0 +1,376 @@
+"""Faces until the lists are full: an image whose face cannot be found is replaced by the next of its permutation.
+
+Emolib is filled first, the pool after it, in rounds: the drawn images are reconstructed, and for those that failed the
+next ones are drawn, until each category and level has as many faces as images were selected or its permutation is
+exhausted. Which images a round draws follows from which ones failed, so neither shards nor workers can change it. A
+round is a directory of shards; those that are finished are not computed again.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Int
+
+from ecavatar.config import ReconstructSettings
+from ecavatar.emolib.draw import CHECKS, LABELS, Check, Lottery, Queue, inspect_images
+from ecavatar.emolib.duplicates import KnownImages
+from ecavatar.emolib.selection import (
+    BITS_KEY,
+    LIST_KEY,
+    POOL,
+    POOL_LIST,
+    RESERVE,
+    RESERVE_ROWS_AT_ONCE,
+    SELECTION_KEY,
+)
+from ecavatar.errors import DataError
+from ecavatar.face.model import FaceAsset
+from ecavatar.reconstruction.landmarks import FaceLandmarker
+from ecavatar.reconstruction.table import STAGE, Reconstructor, read_record_image
+from ecavatar.storage.files import clean_stale
+from ecavatar.storage.parquet import read_row_group, read_table, table_metadata, write_table
+from ecavatar.storage.rejects import Reject, check_rejects, read_rejects, write_rejects
+from ecavatar.storage.shards import HASH_KEY, input_hash, list_shards, shard_path, split_rows, write_shard
+
+EMOLIB = "emolib"
+RECORDS = "records.parquet"
+"""In a round's directory: what its shards are made from."""
+WORK = "work"
+"""Below the output: rounds that are not merged yet; gone when all is done."""
+NOT_HASHED = frozenset({"shards", "max_rejects"})
+"""Reconstruction settings that change no face."""
+
+RunRound = Callable[[Path, int], None]
+"""Makes all parts of the round in a directory, that many; see `reconstruct_part`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filling:
+    """What the rounds gave."""
+
+    rounds: Mapping[str, Sequence[Path]]
+    """Directories of each list, in order."""
+    faces: Mapping[str, int]
+    """How many faces each list has."""
+    replacements: int
+    """How many images were drawn in place of others."""
+    rejects: list[Reject]
+
+
+def fill_lists(
+    index: Path, images: Path, work: Path, *, run: RunRound, shards: int, max_rejects: float, check: Check
+) -> Filling:
+    """Reconstruct Emolib's list and the pool's, replacing what fails.
+
+    An image that Emolib takes from the pool, or that copies a new one of Emolib, leaves the pool.
+
+    Args:
+        index: Emolib's list as `write_selection` wrote it, with its companions beside it.
+        images: the corpus folder that `path` is relative to.
+        work: rounds are made below it.
+        run: reconstructs a round.
+        shards: into how many parts a round is cut.
+        max_rejects: largest share of rejected images, looked at after every round.
+        check: opens images that are drawn now.
+
+    Raises:
+        AssetMissingError: a file of the selection is missing.
+        DataError: the files belong to different selections, or too many images were rejected.
+    """
+    rounds = _Rounds(work, run, shards, max_rejects)
+    reserve, known = _Reserve(index), KnownImages(_near_bits(index))
+    emolib = _emolib_hand(read_table(index), reserve)
+    rounds.fill(EMOLIB, emolib, _lottery(emolib, images, check, known))
+    pool = _pool_hand(_companion(index, POOL_LIST), reserve, emolib)
+    rounds.fill(POOL, pool, _lottery(pool, images, check, known))
+    return rounds.filling()
+
+
+def reconstruct_index(
+    index: Path,
+    images: Path,
+    out: Path,
+    asset: FaceAsset,
+    settings: ReconstructSettings,
+    *,
+    emica: Path | None = None,
+    check: Check = inspect_images,
+    progress: Callable[[int, int], None] | None = None,
+) -> Filling:
+    """Reconstruct one list of images into `out`: part-*.parquet sorted by item_id, and rejects.parquet.
+
+    Where `index` is Emolib's list and its reserve lies beside it, what fails is replaced; any other table with
+    `item_id` and `path` is taken as it is. Started again after it was killed, it goes on where it stopped.
+
+    Args:
+        index: the list (Parquet).
+        images: the folder that `path` is relative to.
+        out: a directory; other files in it stay.
+        asset: the face model.
+        settings: backend, shards and the largest share of rejects.
+        emica: the converted checkpoint, where the backend is `emica`.
+        check: opens images that are drawn as replacements.
+        progress: told the images done and drawn so far after each part.
+
+    Raises:
+        AssetMissingError, DataError: see `fill_lists`; or the table lacks a column, or names an item twice.
+    """
+    reconstructor = Reconstructor(asset, settings, emica)
+    made_from = input_hash(
+        settings.model_dump(exclude=set(NOT_HASHED)), *(getattr(asset, field.name) for field in fields(asset)), emica
+    )
+    counts: dict[str, int] = Counter()
+
+    def run(directory: Path, parts: int) -> None:
+        counts["drawn"] += read_table(directory / RECORDS, ["item_id"]).num_rows
+        for part in range(parts):
+            counts["done"] += reconstruct_part(directory, part, parts, reconstructor, images, made_from)
+            if progress:
+                progress(counts["done"], counts["drawn"])
+
+    rounds = _Rounds(out / WORK, run, settings.shards, settings.max_rejects)
+    if table_metadata(index).get(LIST_KEY) == EMOLIB and index.with_name(RESERVE).is_file():
+        hand = _emolib_hand(read_table(index), _Reserve(index))
+        rounds.fill(EMOLIB, hand, _lottery(hand, images, check, KnownImages(_near_bits(index))))
+    else:
+        rounds.run_once(EMOLIB, _plain_records(index))
+    filling = rounds.filling()
+    merge_rounds(filling.rounds[EMOLIB], out, settings.shards)
+    write_rejects(out / "rejects.parquet", filling.rejects)
+    clean_work(out)
+    return filling
+
+
+def reconstruct_part(
+    directory: Path, part: int, parts: int, reconstructor: Reconstructor, images: Path, made_from: str
+) -> int:
+    """Reconstruct one part of a round, unless it is finished; rejects are written first, so finished faces have theirs.
+
+    Args:
+        directory: of the round.
+        part: which one.
+        parts: of how many.
+        reconstructor: finds the faces.
+        images: the folder that `path` is relative to.
+        made_from: `input_hash` of everything beside the records that the faces depend on.
+
+    Returns:
+        How many records the part has.
+    """
+    table = read_table(directory / RECORDS)
+    rows = split_rows(table.num_rows, parts)[part]
+    records = table.slice(rows.start, len(rows))
+
+    def make() -> pa.Table:
+        with FaceLandmarker() as landmarker:
+            faces = reconstructor.faces(records, read_record_image(images), landmarker)
+        write_rejects(rejects_path(directory, part), faces.rejects)
+        return faces.table
+
+    write_shard(
+        shard_path(directory, part, parts), input_hash(records.to_pylist(), made_from), make, reconstructor.tags
+    )
+    return len(rows)
+
+
+def rejects_path(directory: Path, part: int) -> Path:
+    """Where the rejects of one part of a round lie."""
+    return directory / f"rejects-{part:05d}.parquet"
+
+
+def merge_rounds(rounds: Sequence[Path], directory: Path, shards: int) -> None:
+    """The faces of all rounds as parts of one dataset, sorted by item_id; one part is in memory at a time."""
+    parts = [path for one in rounds for path in list_shards(one)]
+    ids = [read_table(path, ["item_id"])["item_id"] for path in parts]
+    part_of = np.repeat(np.arange(len(parts)), [len(column) for column in ids])
+    row_of = np.concatenate([np.arange(len(column)) for column in ids])
+    order = pc.sort_indices(pa.chunked_array([chunk for column in ids for chunk in column.chunks], ids[0].type))
+    ranges = split_rows(len(order), shards)
+    texts = [table_metadata(path) for path in parts]
+    made_from = input_hash([text[HASH_KEY] for text in texts])
+    tags = {name: text for name, text in texts[0].items() if name != HASH_KEY}
+    paths = [shard_path(directory, number, len(ranges)) for number in range(len(ranges))]
+    for path, rows in zip(paths, ranges, strict=True):
+        chosen = order[rows.start : rows.stop].to_numpy()
+        gather = partial(_gathered, parts, part_of[chosen], row_of[chosen])
+        write_shard(path, input_hash(made_from, path.name), gather, tags)
+    names = {path.name for path in paths}
+    clean_stale(directory, {e.name for e in directory.iterdir() if not e.match("part-*.parquet") or e.name in names})
+
+
+def clean_work(out: Path) -> None:
+    """Remove the rounds below `out`."""
+    if (out / WORK).is_dir():
+        clean_stale(out, {entry.name for entry in out.iterdir()} - {WORK})
+
+
+class _Rounds:
+    """Rounds of reconstruction below one directory, and what they rejected."""
+
+    def __init__(self, work: Path, run: RunRound, shards: int, max_rejects: float) -> None:
+        self.work, self.run, self.shards, self.max_rejects = work, run, shards, max_rejects
+        self.rounds: dict[str, list[Path]] = {}
+        self.faces: dict[str, int] = Counter()
+        self.replacements = 0
+        self.rejects: list[Reject] = []
+
+    def fill(self, name: str, hand: "_Hand", lottery: Lottery) -> None:
+        """Draw and reconstruct until the hand has what it wants or nothing is left."""
+        missing = dict(hand.wanted)
+        while True:
+            records = lottery.draw(hand.queues, missing)
+            self.rejects += lottery.rejects
+            lottery.rejects = []
+            if records.num_rows == 0 and name in self.rounds:
+                return
+            self.replacements += records.num_rows if name in self.rounds else 0
+            kept = Counter(item_id.rsplit("_", 1)[0] for item_id in self.run_once(name, records))
+            missing = {cell: count - kept[cell] for cell, count in missing.items()}
+
+    def run_once(self, name: str, records: pa.Table) -> list[str]:
+        """Reconstruct these records as a further round; the item ids that have a face."""
+        done = self.rounds.setdefault(name, [])
+        directory = self.work / f"{name}-{len(done):03d}"
+        parts = len(split_rows(records.num_rows, self.shards))
+        paths = [shard_path(directory, part, parts) for part in range(parts)]
+        rejects = [rejects_path(directory, part) for part in range(parts)]
+        clean_stale(directory, {path.name for path in [*paths, *rejects]})
+        write_table(directory / RECORDS, records.sort_by("item_id"), row_group_size=RESERVE_ROWS_AT_ONCE)
+        self.run(directory, parts)
+        done.append(directory)
+        kept = [item_id for path in paths for item_id in read_table(path, ["item_id"])["item_id"].to_pylist()]
+        self.faces[name] += len(kept)
+        self.rejects += [Reject(*row) for path in rejects for row in read_rejects(path).itertuples(index=False)]
+        total = sum(self.faces.values()) + len(self.rejects)
+        check_rejects(self.rejects, total, self.max_rejects, STAGE)
+        return kept
+
+    def filling(self) -> Filling:
+        return Filling(rounds=self.rounds, faces=dict(self.faces), replacements=self.replacements, rejects=self.rejects)
+
+
+class _Reserve:
+    """What was not drawn: its order is in memory, its labels are read where they are needed."""
+
+    def __init__(self, index: Path) -> None:
+        self.path = _companion(index, RESERVE)
+        order = read_table(self.path, ["cell", "place", "pool_place"])
+        cells = order["cell"].combine_chunks().dictionary_encode()
+        self.cells: list[str] = cells.dictionary.to_pylist()
+        self.cell_of: Int[np.ndarray, " rows"] = cells.indices.to_numpy()
+        self.places: Int[np.ndarray, " rows"] = order["place"].to_numpy()
+        self.pool_places: Int[np.ndarray, " rows"] = order["pool_place"].to_numpy()
+
+    def of_cell(self, name: str) -> Int[np.ndarray, " rows"]:
+        """Rows of one cell, in the order of their places."""
+        code = self.cells.index(name) if name in self.cells else -1
+        return np.flatnonzero(self.cell_of == code)
+
+    def labels(self, rows: Int[np.ndarray, " rows"]) -> pa.Table:
+        """Columns `LABELS` of some rows."""
+        groups = rows // RESERVE_ROWS_AT_ONCE
+        tables = [LABELS.empty_table()]
+        for group in np.unique(groups).tolist():
+            within = rows[groups == group] % RESERVE_ROWS_AT_ONCE
+            tables.append(read_row_group(self.path, group, LABELS.names).take(pa.array(within)))
+        places = np.argsort(np.argsort(groups, kind="stable"), kind="stable")
+        return pa.concat_tables(tables).take(pa.array(places))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hand:
+    """The images of one list and, after them in each permutation, those of the reserve."""
+
+    listed: pa.Table
+    reserve: _Reserve
+    queues: Mapping[str, Queue]
+    """Rows count through the list first, then through the reserve."""
+    wanted: Mapping[str, int]
+
+    def labels(self, rows: Int[np.ndarray, " rows"]) -> pa.Table:
+        """Columns `LABELS` and `CHECKS`; the reserve's images have not been opened."""
+        is_listed = rows < self.listed.num_rows
+        first = self.listed.select([*LABELS.names, *CHECKS.names]).take(pa.array(rows[is_listed]))
+        rest = self.reserve.labels(rows[~is_listed] - self.listed.num_rows)
+        for field in CHECKS:
+            rest = rest.append_column(field, pa.repeat("", rest.num_rows))
+        order = np.argsort(np.argsort(~is_listed, kind="stable"), kind="stable")
+        return pa.concat_tables([first, rest]).take(pa.array(order))
+
+    def taken_from_reserve(self) -> Bool[np.ndarray, " rows"]:
+        """Which rows of the reserve have been looked at."""
+        seen = np.zeros(self.listed.num_rows + len(self.reserve.places), bool)
+        for queue in self.queues.values():
+            seen[queue.rows[: queue.taken]] = True
+        return seen[self.listed.num_rows :]
+
+
+def _emolib_hand(listed: pa.Table, reserve: _Reserve) -> _Hand:
+    names = pc.binary_join_element_wise(listed["emotion"], listed["level"].cast(pa.string()), "_")
+    cell_of, places = np.array(names.to_pylist(), dtype=object), listed["place"].to_numpy()
+    queues = {}
+    for name in sorted(set(cell_of.tolist())):
+        rows = np.flatnonzero(cell_of == name)
+        rows = rows[np.argsort(places[rows])]
+        rest = reserve.of_cell(name)
+        queues[name] = Queue(
+            np.concatenate([rows, rest + listed.num_rows]), np.concatenate([places[rows], reserve.places[rest]])
+        )
+    return _Hand(listed=listed, reserve=reserve, queues=queues, wanted=dict(Counter(cell_of.tolist())))
+
+
+def _pool_hand(path: Path, reserve: _Reserve, emolib: _Hand) -> _Hand:
+    """The pool's list without what Emolib has taken."""
+    listed, is_taken = read_table(path), emolib.taken_from_reserve()
+    places = listed["place"].to_numpy()
+    rows = np.flatnonzero(~np.isin(places, reserve.pool_places[is_taken]))
+    rows = rows[np.argsort(places[rows])]
+    rest = np.flatnonzero((reserve.pool_places >= 0) & ~is_taken & ~np.isin(reserve.pool_places, places))
+    rest = rest[np.argsort(reserve.pool_places[rest])]
+    queue = Queue(
+        np.concatenate([rows, rest + listed.num_rows]), np.concatenate([places[rows], reserve.pool_places[rest]])
+    )
+    return _Hand(listed=listed, reserve=reserve, queues={POOL: queue}, wanted={POOL: listed.num_rows})
+
+
+def _lottery(hand: _Hand, images: Path, check: Check, known: KnownImages) -> Lottery:
+    return Lottery(hand.labels, images, check, known, stage=STAGE, named_by="item_id")
+
+
+def _companion(index: Path, name: str) -> Path:
+    """The file beside the list, made sure to belong to the same selection."""
+    path = index.with_name(name)
+    if table_metadata(path).get(SELECTION_KEY) != table_metadata(index).get(SELECTION_KEY):
+        raise DataError(f"{path} and {index} belong to different selections. Select again, each into its own folder.")
+    return path
+
+
+def _near_bits(index: Path) -> int:
+    text = table_metadata(index).get(BITS_KEY, "")
+    if not text.isdecimal():
+        raise DataError(f"{index} does not say when two images are copies. Select again.")
+    return int(text)
+
+
+def _plain_records(index: Path) -> pa.Table:
+    records = read_table(index)
+    missing = [name for name in ("item_id", "path") if name not in records.column_names]
+    if missing:
+        raise DataError(f"{index} lacks {' and '.join(missing)}; a list of images names each one and its path.")
+    if len(records["item_id"].unique()) != records.num_rows:
+        raise DataError(f"an item_id occurs twice in {index}; give every image a name of its own.")
+    return records
+
+
+def _gathered(parts: Sequence[Path], part_of: Int[np.ndarray, " rows"], row_of: Int[np.ndarray, " rows"]) -> pa.Table:
+    tables = [read_table(parts[0]).slice(0, 0)]
+    for part in np.unique(part_of).tolist():
+        rows = pa.array(np.sort(row_of[part_of == part]))
+        tables = [*tables, read_table(parts[part]).take(rows)]
+    return pa.concat_tables(tables).combine_chunks().sort_by("item_id")
