@@ -196,7 +196,8 @@ ASSETS: tuple[Asset, ...] = (
     _flame_part(
         "flame-mediapipe",
         "MediaPipe's landmarks on FLAME (mediapipe_landmark_embedding.npz)",
-        "reconstruction by EMICA (reconstruct.backend: emica)",
+        "reconstruction by EMICA (reconstruct.backend: emica), which also sees expressions better, for FLAME has no units "
+        "to use MediaPipe's scores with",
         backend="landmarks",
     ),
     _flame_part(

@@ -27,6 +27,7 @@ FIRST_IRIS = 468
 """MediaPipe's landmarks from here on lie on the irises: they follow the gaze, which is not fitted."""
 RELATIVE_TOLERANCE = 1e-5
 """The fit has converged when an accepted step lowers the cost by less than this share."""
+_UNSCORED_JAW = 0.2  # standard deviation of the jaw's rotation where no score says how open it is, radians
 FLIP = np.array([1.0, -1.0, -1.0])
 """Turns image axes (x right, y down, z away) into camera axes (x right, y up, z towards the viewer)."""
 
@@ -89,7 +90,11 @@ class _State:
 
 
 class LandmarkFitter:
-    """Fits one face asset to detections; build it once and use it for many photographs and threads."""
+    """Fits one face asset to detections; build it once and use it for many photographs and threads.
+
+    A model without ARKit units (FLAME as it ships) cannot use MediaPipe's expression scores: its expression and jaw
+    start at rest, with the wide spread of any face, and the landmarks alone decide.
+    """
 
     def __init__(self, asset: FaceAsset, settings: ReconstructSettings) -> None:
         """Prepare the fit.
@@ -101,7 +106,7 @@ class LandmarkFitter:
         if len(rows) < 20:
             raise DataError(
                 f"face model {asset.topology!r} carries {len(rows)} MediaPipe landmarks outside the irises; the "
-                "landmark fitter needs at least 20. Add an embedding with `ecavatar assets add`."
+                "landmark fitter needs at least 20. Add an embedding with `ecavatar assets add flame-mediapipe FILE`."
             )
         self._asset = asset
         self._settings = settings
@@ -138,7 +143,9 @@ class LandmarkFitter:
         return reconstruction
 
     def _prior_centre(self, detection: Detection) -> Float[np.ndarray, " unknowns"]:
-        """Expected coefficients and jaw pose: the mean identity with the expression of MediaPipe's scores."""
+        """Expected coefficients and jaw pose: the mean identity, with the expression of the scores where it has units."""
+        if not self._asset.arkit_names:
+            return np.zeros(len(self._prior))
         weights = calibrated(
             detection.scores(self._asset.arkit_names),
             self._asset.arkit_names,
@@ -268,14 +275,16 @@ def _prior_precision(
     """Inverse covariance of coefficients and jaw pose round their expected values.
 
     Expression errors are errors of the scores, carried through the ARKit units, plus a little in every direction.
+    Without units there is no score to be near to: expressions spread as the basis says.
     """
-    units = asset.arkit_expression.astype(np.float64)
-    n_expression = units.shape[1]
-    spread = settings.score_sigma**2 * units.T @ units + settings.expression_sigma**2 * np.eye(n_expression)
+    units, n_expression = asset.arkit_expression.astype(np.float64), asset.n_expression
+    has_units = len(units) > 0
+    expression_sigma, jaw_sigma = (settings.expression_sigma, settings.jaw_sigma) if has_units else (1.0, _UNSCORED_JAW)
+    spread = settings.score_sigma**2 * units.T @ units + expression_sigma**2 * np.eye(n_expression)
     precision = np.zeros([n_shape + n_expression + JAW_UNKNOWNS] * 2)
     np.fill_diagonal(precision[:n_shape, :n_shape], settings.shape_sigma**-2)
     precision[n_shape:-JAW_UNKNOWNS, n_shape:-JAW_UNKNOWNS] = np.linalg.inv(spread)
-    np.fill_diagonal(precision[-JAW_UNKNOWNS:, -JAW_UNKNOWNS:], settings.jaw_sigma**-2)
+    np.fill_diagonal(precision[-JAW_UNKNOWNS:, -JAW_UNKNOWNS:], jaw_sigma**-2)
     return precision
 
 
