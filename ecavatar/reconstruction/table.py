@@ -21,7 +21,7 @@ from ecavatar.reconstruction.fitter import (
     Reconstruction,
     reconstruct_with,
 )
-from ecavatar.reconstruction.images import FaceBox, Rgb, read_image
+from ecavatar.reconstruction.images import FaceBox, ImageError, Rgb, read_image
 from ecavatar.reconstruction.landmarks import FaceLandmarker
 from ecavatar.reconstruction.neutral import Alignment, align_to_zero_pose
 from ecavatar.storage.files import resolve_inside
@@ -284,4 +284,6 @@ def _box(record: Record) -> FaceBox | None:
 def _reason(error: DataError) -> str:
     if isinstance(error, NoFaceError):
         return "no_face"
-    return "poor_fit" if isinstance(error, PoorFitError | NoCameraError) else "unreadable_image"
+    if isinstance(error, PoorFitError | NoCameraError):
+        return "poor_fit"
+    return error.reason if isinstance(error, ImageError) else "unreadable_image"

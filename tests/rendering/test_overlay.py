@@ -29,7 +29,7 @@ def test_opacity_mixes():
 
 
 def test_smaller_depth_hides_larger():
-    both = np.concatenate([SQUARE, SQUARE + [0, 0, 5]])
+    both = np.concatenate([SQUARE, SQUARE + np.array([0, 0, 5])])
     tilted = both.copy()
     tilted[4:6, 2] += 40  # the hidden square is tilted, so its shade would differ
     faces = np.concatenate([FACES, FACES + 4])
@@ -41,7 +41,7 @@ def test_smaller_depth_hides_larger():
 
 
 def test_a_mesh_beyond_the_picture_leaves_it_alone():
-    assert np.array_equal(overlay(IMAGE, SQUARE + [500, 0, 0], FACES), IMAGE)
+    assert np.array_equal(overlay(IMAGE, SQUARE + np.array([500, 0, 0]), FACES), IMAGE)
 
 
 @pytest.mark.parametrize(

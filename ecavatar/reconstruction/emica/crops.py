@@ -155,8 +155,8 @@ def warp_cubic(image: Float[np.ndarray, "H W 3"] | Rgb, transform: Similarity, s
     values, scale = np.ascontiguousarray(image), 1 / 255 if image.dtype == np.uint8 else 1.0
     result = np.empty((size_px, size_px, 3), np.float32)
     _warp_cubic(values, inverse(transform), scale, result)
-    clipped = np.clip(result, values.min() * scale, values.max() * scale)
-    return np.where(result == 0, result, clipped)  # beyond a picture without black it is black all the same
+    low = 0.0 if result.min() <= 0 else values.min() * scale  # black beyond the picture belongs to the range
+    return np.clip(result, low, values.max() * scale)
 
 
 def warp_linear(image: Float[np.ndarray, "H W 3"], transform: Similarity, size_px: int) -> np.ndarray:
