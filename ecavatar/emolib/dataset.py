@@ -254,20 +254,25 @@ def _checked_order(rows: Rows, near_duplicate_bits: int) -> dict[str, Int[np.nda
         raise DataError(
             "Emolib needs at least one face; every image was rejected, see the rejects of the stages before."
         )
-    labels = pa.table({name: rows.column(name).cast(pa.string()) for name in ("item_id", "split")})
-    if pc.count_distinct(labels["item_id"]).as_py() != rows.count:
+    ids = rows.column("item_id", pa.string())
+    order = pc.sort_indices(ids).to_numpy()
+    if pc.any(pc.equal(ids.take(order[1:]), ids.take(order[:-1]))).as_py():
         raise DataError("an item_id occurs twice among the faces; select the images again.")
-    if unknown := sorted(set(pc.unique(labels["split"]).to_pylist()) - set(SPLITS), key=str):
+    split = rows.column("split", pa.string())
+    if unknown := sorted(set(pc.unique(split).to_pylist()) - set(SPLITS), key=str):
         raise DataError(f"unknown split {', '.join(map(str, unknown))}; expected {' or '.join(SPLITS)}.")
+    _refuse_leaks(rows, pa.table({"item_id": ids, "split": split}), near_duplicate_bits)
+    is_of = {name: pc.equal(split, name).to_numpy()[order] for name in SPLITS}
+    return {name: order[mask] for name, mask in is_of.items() if mask.any()}
+
+
+def _refuse_leaks(rows: Rows, labels: pa.Table, near_duplicate_bits: int) -> None:
     for name in ("source_id", "content_sha256", "perceptual_hash"):  # one at a time: they are the longest labels
         if name in rows.schema.names:
-            column = rows.column(name).cast(pa.string())
+            pa.default_memory_pool().release_unused()  # what was freed would stay resident, column after column
+            column = rows.column(name, pa.string())
             if problems := split_leaks(labels.append_column(name, column), near_duplicate_bits):
                 raise SplitLeakError(f"{' '.join(problems)} Select the images again; it drops duplicates.")
-    places = pc.sort_indices(labels, sort_keys=[("split", "ascending"), ("item_id", "ascending")]).to_numpy()
-    sizes = {split: pc.sum(pc.equal(labels["split"], split)).as_py() for split in SPLITS}
-    starts = dict(zip(SPLITS, np.cumsum([0, *sizes.values()]), strict=False))
-    return {split: places[starts[split] : starts[split] + size] for split, size in sizes.items() if size}
 
 
 def _columns(rows: Rows, asset: FaceAsset, settings: ExportSettings) -> dict[str, tuple[Column, ...]]:
@@ -287,8 +292,7 @@ def _counts(rows: Rows) -> dict[str, dict[str, int]]:
     Raises:
         DataError: an emotion is none of the eight.
     """
-    table = pa.table({name: rows.column(name).cast(kind) for name, kind in (("emotion", pa.string()),
-                                                                           ("level", pa.int8()))})  # fmt: skip
+    table = pa.table({"emotion": rows.column("emotion", pa.string()), "level": rows.column("level", pa.int8())})
     groups = table.group_by(["emotion", "level"]).aggregate([([], "count_all")]).to_pylist()
     cells = sorted((int(Emotion.from_label(str(g["emotion"]))), g["level"], g["count_all"]) for g in groups)
     counts: dict[str, dict[str, int]] = {}

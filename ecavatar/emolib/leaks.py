@@ -13,7 +13,7 @@ from ecavatar.errors import DataError
 
 _SAME = {"source_id": "the same photograph", "content_sha256": "the same bytes"}
 _SHOWN = 3
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 4096
 _HASH = re.compile(rf"[0-9a-fA-F]{{{HASH_BITS // 4}}}")
 
 
@@ -28,60 +28,61 @@ def split_leaks(labels: pa.Table, near_duplicate_bits: int) -> list[str]:
     Raises:
         DataError: a perceptual hash is not 64 hexadecimal digits.
     """
-    first, second = (labels.filter(pc.equal(labels["split"], split)) for split in SPLITS)
+    is_second = pc.equal(labels["split"], SPLITS[1])
     problems = []
     for name, what in _SAME.items():
         if name in labels.column_names:
-            shared = second.filter(pc.is_in(second[name], value_set=first[name].combine_chunks().drop_null()))
-            pairs = [(_holder(first, name, value), item) for item, value in _head(shared, name)]
-            problems += _told(pairs, shared.num_rows, what)
+            problems += _told(_same(labels, name, is_second), what)
     if "perceptual_hash" in labels.column_names:
-        near = _near(first, second, near_duplicate_bits)
-        pairs = [(first["item_id"][a].as_py(), second["item_id"][b].as_py()) for a, b in near[:_SHOWN]]
-        problems += _told(pairs, len(near), f"perceptual hashes within {near_duplicate_bits} bits")
+        problems += _told(_near(labels, is_second, near_duplicate_bits), f"hashes within {near_duplicate_bits} bits")
     return problems
 
 
-def _near(first: pa.Table, second: pa.Table, bits: int) -> list[tuple[int, int]]:
-    """Rows of `first` and of `second` whose hashes differ in at most `bits` bits."""
-    (left, left_rows), (right, right_rows) = _hashes(first), _hashes(second)
-    pairs = near_pairs(np.concatenate([left, right]), len(left), bits)
-    across = pairs[pairs[:, 1] < len(left)]
-    return [(int(left_rows[earlier]), int(right_rows[later - len(left)])) for later, earlier in across]
+def _same(labels: pa.Table, name: str, is_second: pa.ChunkedArray) -> list[tuple[str, str]]:
+    """Ids of items of the first and of the second split that have one value."""
+    values = labels[name]
+    wanted = pc.unique(values.filter(is_second))  # the second split is the small one: little is held twice
+    shared = pc.and_not(pc.is_in(values, value_set=wanted, skip_nulls=True), is_second)
+    pairs = []
+    for place in np.flatnonzero(shared.to_numpy()).tolist():
+        other = pc.index(pc.and_(pc.equal(values, values[place]), is_second), True).as_py()
+        pairs.append((labels["item_id"][place].as_py(), labels["item_id"][other].as_py()))
+    return pairs
 
 
-def _hashes(table: pa.Table) -> tuple[Hashes, Int[np.ndarray, " known"]]:
+def _near(labels: pa.Table, is_second: pa.ChunkedArray, bits: int) -> list[tuple[str, str]]:
+    """Ids of items of the first and of the second split whose hashes differ in at most `bits` bits."""
+    hashes, known = _hashes(labels["perceptual_hash"])
+    in_second = is_second.to_numpy()[known]
+    second, second_rows, first_rows = hashes[in_second], known[in_second], known[~in_second]
+    first, pairs = hashes[~in_second], []
+    for start in range(0, len(first), _ROWS_AT_ONCE):  # so that what the search holds stays small
+        block = np.concatenate([second, first[start : start + _ROWS_AT_ONCE]])
+        for later, earlier in near_pairs(block, len(second), bits):
+            if earlier < len(second):
+                pairs.append((int(first_rows[start + later - len(second)]), int(second_rows[earlier])))
+    return [(labels["item_id"][a].as_py(), labels["item_id"][b].as_py()) for a, b in pairs]
+
+
+def _hashes(column: pa.ChunkedArray) -> tuple[Hashes, Int[np.ndarray, " known"]]:
     """The known perceptual hashes and the rows they are of."""
-    column = table["perceptual_hash"].combine_chunks().cast(pa.string())
-    known = np.flatnonzero(pc.fill_null(pc.greater(pc.binary_length(column), 0), False).to_numpy(zero_copy_only=False))
+    known = np.flatnonzero(pc.fill_null(pc.greater(pc.binary_length(column), 0), False).to_numpy())
     hashes = np.empty((len(known), HASH_BITS // 8), np.uint8)
     for start in range(0, len(known), _ROWS_AT_ONCE):
         rows = known[start : start + _ROWS_AT_ONCE]
-        texts = column.take(pa.array(rows)).to_pylist()
+        texts = column.slice(rows[0], rows[-1] - rows[0] + 1).take(pa.array(rows - rows[0])).to_pylist()
         if wrong := [text for text in texts if not _HASH.fullmatch(text)]:
             raise DataError(
                 f"expected a perceptual hash of {HASH_BITS // 4} hexadecimal digits, found {wrong[0]!r}. "
                 "Select the images again."
             )
-        hashes[start : start + len(rows)] = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(
-            len(rows), -1
-        )
+        flat = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8)
+        hashes[start : start + len(rows)] = flat.reshape(len(rows), -1)
     return hashes, known
 
 
-def _head(table: pa.Table, name: str) -> list[tuple[str, str]]:
-    head = table.slice(0, _SHOWN)
-    return list(zip(head["item_id"].to_pylist(), head[name].to_pylist(), strict=True))
-
-
-def _holder(table: pa.Table, name: str, value: str) -> str:
-    return table["item_id"][pc.index(table[name], value).as_py()].as_py()
-
-
-def _told(pairs: list[tuple[str, str]], count: int, what: str) -> list[str]:
-    if not count:
+def _told(pairs: list[tuple[str, str]], what: str) -> list[str]:
+    if not pairs:
         return []
-    shown = ", ".join(f"{a} and {b}" for a, b in pairs)
-    return [
-        f"{count} pair(s) of items in different splits have {what}: {shown}{', ...' if count > len(pairs) else ''}."
-    ]
+    shown = ", ".join([*(f"{a} and {b}" for a, b in pairs[:_SHOWN]), *(["..."] if len(pairs) > _SHOWN else [])])
+    return [f"{len(pairs)} pair(s) of items in different splits have {what}: {shown}."]

@@ -90,7 +90,7 @@ class _Total:
 def _pieces(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:
     for path in files:
         read_row_group(path, 0, columns)  # says with its path what is wrong with the file
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns=list(columns), use_threads=False)
 

@@ -186,9 +186,10 @@ def _labels(release: _Release) -> Iterator[str]:
 def _splits(release: _Release) -> Iterator[str]:
     """No photograph is in both splits."""
     there = {column.name for column in release.info.columns["coefficients"]}
-    names = [name for name in ("source_id", "perceptual_hash") if name in there]
-    yield from split_leaks(release.labels("coefficients", ["item_id", "split", *names]),
-                           release.info.near_duplicate_bits)  # fmt: skip
+    for name in ("source_id", "perceptual_hash"):
+        if name in there:
+            labels = release.labels("coefficients", ["item_id", "split", name])
+            yield from split_leaks(labels, release.info.near_duplicate_bits)
 
 
 def _numbers(release: _Release) -> Iterator[str]:
@@ -256,7 +257,7 @@ def _meshes(release: _Release) -> Iterator[str]:
         largest = max(_mesh_error(release, model, config, split) for split in info.rows)
         limit = _MESH_TOLERANCE_M + (MAX_ERROR_M if config == "vertices_int16" else 0)
         if not largest <= limit:
-            yield f"config {config}: a vertex is {largest:.2g} m from where its coefficients put it (limit {limit:.2g})."
+            yield f"config {config}: a vertex is {largest:.2g} m from where coefficients put it (limit {limit:.2g})."
 
 
 def _mesh_error(release: _Release, model: FaceModel, config: str, split: str) -> float:

@@ -6,62 +6,34 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from ecavatar.emolib.dataset import read_emolib, read_info, write_emolib
+from ecavatar.emolib.dataset import read_emolib
 from ecavatar.emolib.retrieval import EmolibIndex
+from ecavatar.emolib.schema import SCHEMA_VERSION, read_info
 from ecavatar.emotion import Emotion, LabelPair
 from ecavatar.errors import AssetMissingError, BasisError, DataError, ShapeError
 from ecavatar.storage.files import read_json, write_json
 from ecavatar.storage.manifest import verify_manifest
-from ecavatar.storage.parquet import vector_column
-
-TAGS = {"topology": "toy", "basis": "toy-basis", "backend": "landmarks"}
 
 
 @pytest.fixture
-def faces() -> pa.Table:
-    rng = np.random.default_rng(0)
-    count = 40
-    emotions = rng.integers(0, 7, count)  # no contempt
-    levels = np.where(emotions == Emotion.FEAR, rng.integers(2, 4, count), rng.integers(1, 4, count))
-    return pa.table(
-        {
-            "item_id": [f"item_{i:02d}" for i in range(count)],
-            "source_id": [f"1/{i}.jpg" for i in range(count)],
-            "path": ["unused"] * count,
-            "split": ["val" if i % 8 == 0 else "train" for i in range(count)],
-            "emotion": [Emotion(int(code)).label for code in emotions],
-            "level": levels,
-            "valence": rng.uniform(-1, 1, count),
-            "arousal": rng.uniform(-1, 1, count),
-            "shape": vector_column(rng.normal(size=(count, 6))),
-            "expression": vector_column(rng.normal(size=(count, 4))),
-            "jaw_pose": vector_column(rng.normal(size=(count, 3))),
-            "removed_transform": vector_column(np.tile(np.eye(4).ravel(), (count, 1))),
-            "alignment_residual_m": np.zeros(count),
-            "residual_mm": np.ones(count),
-        }
-    )
-
-
-@pytest.fixture
-def release(faces, tmp_path):
-    write_emolib(tmp_path / "emolib", faces, **TAGS)
+def release(write, faces, tmp_path):
+    write(tmp_path / "emolib", faces)
     return tmp_path / "emolib"
 
 
 def test_release_reads_back_what_was_written(release, faces):
     table = read_emolib(release)
     assert table["item_id"].to_pylist() == faces["item_id"].to_pylist()
-    for name in ("shape", "expression", "jaw_pose"):
+    for name in ("shape", "expression", "jaw_pose", "rotation", "removed_transform", "translation_px"):
         assert table[name].combine_chunks().equals(faces[name].combine_chunks())
-    assert set(table["basis"].to_pylist()) == {"toy-basis"}
+    assert set(table["basis"].to_pylist()) == {"small"}
     info = read_info(release)
-    assert (info.topology, info.basis, info.n_shape, info.n_expression) == ("toy", "toy-basis", 6, 4)
+    assert (info.topology, info.basis, info.n_shape, info.n_expression) == ("small", "small", 6, 4)
     assert sum(sum(levels.values()) for levels in info.counts.values()) == faces.num_rows
 
 
-def test_order_of_the_faces_does_not_change_the_bytes(release, faces, tmp_path):
-    write_emolib(tmp_path / "again", faces.take(np.random.default_rng(1).permutation(faces.num_rows)), **TAGS)
+def test_order_of_the_faces_does_not_change_the_bytes(release, faces, write, tmp_path):
+    write(tmp_path / "again", faces.take(np.random.default_rng(1).permutation(faces.num_rows)))
     assert read_json(release / "MANIFEST.json") == read_json(tmp_path / "again" / "MANIFEST.json")
 
 
@@ -75,32 +47,47 @@ def test_card_names_existing_files_and_all_columns(release):
     card = yaml.safe_load((release / "README.md").read_text().split("---")[1])
     files = {entry["split"]: entry["path"] for entry in card["configs"][0]["data_files"]}
     assert set(files) == {"train", "val"}
-    for split, path in files.items():
-        frame = pd.read_parquet(release / path)
+    for split, pattern in files.items():
+        frame = pd.concat([pd.read_parquet(path) for path in release.glob(pattern)])
         assert set(frame["split"]) == {split}
-        assert list(frame.columns) == [feature["name"] for feature in card["dataset_info"]["features"]]
+        assert list(frame.columns) == [feature["name"] for feature in card["dataset_info"][0]["features"]]
         assert frame["shape"].iloc[0].shape == (6,)
 
 
-def test_bad_faces_are_refused(faces, tmp_path):
+def test_bad_faces_are_refused(faces, write, tmp_path):
     twice = pa.concat_tables([faces, faces.slice(0, 1)])
     for bad, message in (
         (faces.slice(0, 0), "at least one"),
         (twice, "twice"),
         (faces.drop_columns(["arousal"]), "arousal"),
-        (faces.set_column(3, "split", pa.array(["test"] * 40)), "test"),
-        (faces.set_column(4, "emotion", pa.array(["angry"] * 40)), "angry"),
+        (replaced(faces, split=["test"] * 40), "test"),
+        (replaced(faces, emotion=["angry"] * 40), "angry"),
+        (replaced(faces, level=[4] * 40), "level"),
+        (replaced(faces, perceptual_hash=["12"] * 40), "64 hexadecimal"),
     ):
         with pytest.raises(DataError, match=message):
-            write_emolib(tmp_path / "bad", bad, **TAGS)
-    assert not (tmp_path / "bad").exists()
+            write(tmp_path / "bad", bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+def replaced(table, **columns):
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    return table
 
 
 def test_absent_and_other_releases_are_refused(release, tmp_path):
     with pytest.raises(AssetMissingError):
         EmolibIndex.open(tmp_path / "absent")
+    with pytest.raises(AssetMissingError, match="dvc repro"):
+        read_emolib(tmp_path / "absent")
+    with pytest.raises(DataError, match="coefficients"):
+        read_emolib(release, "vertices")
     write_json(release / "meta" / "info.json", {"schema_version": "9.0.0"})
     with pytest.raises(DataError, match=r"9\.0\.0"):
+        EmolibIndex.open(release)
+    write_json(release / "meta" / "info.json", {"schema_version": SCHEMA_VERSION})
+    with pytest.raises(DataError, match="damaged"):
         EmolibIndex.open(release)
 
 
@@ -138,7 +125,7 @@ def test_an_empty_label_pair_is_refused_or_replaced_on_purpose(release):
 
 def test_bases_never_mix(release):
     library = EmolibIndex.open(release)
-    library.require_basis("toy-basis")
+    library.require_basis("small")
     with pytest.raises(BasisError, match="flame2020"):
         library.require_basis("flame2020")
     with pytest.raises(ShapeError, match="6"):
