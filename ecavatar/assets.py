@@ -196,8 +196,8 @@ ASSETS: tuple[Asset, ...] = (
     _flame_part(
         "flame-mediapipe",
         "MediaPipe's landmarks on FLAME (mediapipe_landmark_embedding.npz)",
-        "reconstruction by EMICA (reconstruct.backend: emica), which also sees expressions better, for FLAME has no units "
-        "to use MediaPipe's scores with",
+        "reconstruction by EMICA (reconstruct.backend: emica); it also sees expressions better, for FLAME has no units "
+        "that MediaPipe's scores could move",
         backend="landmarks",
     ),
     _flame_part(

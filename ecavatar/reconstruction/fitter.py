@@ -143,7 +143,7 @@ class LandmarkFitter:
         return reconstruction
 
     def _prior_centre(self, detection: Detection) -> Float[np.ndarray, " unknowns"]:
-        """Expected coefficients and jaw pose: the mean identity, with the expression of the scores where it has units."""
+        """Expected coefficients and jaw pose: the mean identity with the expression of the scores, or at rest."""
         if not self._asset.arkit_names:
             return np.zeros(len(self._prior))
         weights = calibrated(
