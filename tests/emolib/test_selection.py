@@ -181,6 +181,7 @@ def test_ids_are_ranks_in_the_permutation_and_stay_when_others_are_rejected(anno
     assert (ids[0][emolib] == ids[1][emolib]).all()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.floats(0, 0.6), st.integers(1, 6), st.integers(0, 60))
 def test_every_cell_has_the_first_good_images_of_its_permutation(seed, share, per_level, pool_size):
     table = _annotations(160, seed % 100)
