@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ecavatar.errors import AssetMissingError, ConfigError, DataError, EcavatarError
 from ecavatar.face.flame.parts import PART_FILES, REQUIRED_PARTS, missing_parts, write_flame_part
@@ -304,7 +304,7 @@ def add_asset(kind: str, source: Path, data: Path, basis: str | None = None) -> 
     target = data / asset.path
     facts: dict[str, object] = {}
     if asset.convert is not None:
-        facts = _with_earlier(asset, target, asset.convert(source, target.parent, basis))
+        facts = _with_earlier(asset, asset.convert(source, target.parent, basis), data)
     else:
         _copy(source, target)
     write_json(_record_path(target), _record(asset, source) | facts)
@@ -314,17 +314,35 @@ def add_asset(kind: str, source: Path, data: Path, basis: str | None = None) -> 
 
 
 def what_is_next(kind: str, data: Path) -> str:
-    """What the face model is made of, or still lacks, after one of FLAME's files was added; "" for other kinds."""
-    if kind not in PART_FILES:
-        return ""
+    """What the user should know after adding an asset: what the face model still lacks, what does not fit it; or "".
+
+    Args:
+        kind: what was added.
+        data: the profile's data folder (data/full).
+    """
+    notes = [_face_model_state(data)] if kind in PART_FILES else []
+    if kind == "flame" and _recorded(kind, data).get("basis_known_by") == "name":
+        basis = _recorded(kind, data)["basis"]
+        notes.append(f"It was taken for {basis} because of its name; if it is not, add it again with --basis.")
+    emica, model = (_recorded(name, data).get("basis") for name in ("emica", "face-model"))
+    if kind in ("emica", *PART_FILES) and emica and model and emica != model:
+        notes.append(
+            f"EMICA's checkpoint gives coefficients of {emica}, the face model's are of {model}: reconstruct_faces "
+            f"will stop. Add the FLAME model of {emica}."
+        )
+    return "\n".join(notes)
+
+
+def _face_model_state(data: Path) -> str:
+    """What the face model was made of, or still lacks."""
     folder, place = data / "assets", data / asset_of_kind("face-model").path
     if missing := missing_parts(folder):
-        return "\n".join([f"{place} is made as soon as these are there, too:", *(
-            f"  {part}: {how}" for part, how in missing.items())])  # fmt: skip
+        needs = [f"  {part}: {how}" for part, how in missing.items()]
+        return "\n".join([f"{place} is made as soon as these are there, too:", *needs])
     there = [part for part, name in PART_FILES.items() if (folder / name).is_file()]
-    text = f"{place} was made of {', '.join(there)}."
     absent = [asset_of_kind(part) for part in PART_FILES if part not in there]
-    return " ".join([text, *(f"Without {asset.kind}: {asset.without}." for asset in absent)])
+    sentences = [f"{place} was made of {', '.join(there)}.", *(f"Without {it.kind}: {it.without}." for it in absent)]
+    return " ".join(sentences)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -369,23 +387,24 @@ def _record_path(target: Path) -> Path:
     return target.with_name(f"{target.name}.asset.json")
 
 
-def _with_earlier(asset: Asset, target: Path, facts: dict[str, object]) -> dict[str, object]:
+def _recorded(kind: str, data: Path) -> dict[str, Any]:  # Any: json
+    """The record of an asset that was added, or an empty one."""
+    path = _record_path(data / asset_of_kind(kind).path)
+    return read_json(path) if path.is_file() else {}
+
+
+def _with_earlier(asset: Asset, facts: dict[str, object], data: Path) -> dict[str, object]:
     """Facts that name the landmark files added before, for landmarks are added to those that are there."""
-    path = _record_path(target)
-    if asset.kind != "flame-landmarks" or not path.is_file():
+    record = _recorded(asset.kind, data)
+    if asset.kind != "flame-landmarks" or not record:
         return facts
-    record = read_json(path)
     return facts | {"earlier_files": record.get("earlier_files", {}) | record["files"]}
 
 
 def _face_model_record(data: Path) -> dict[str, object]:
     """The record of the face model put together from FLAME's files."""
-    model = read_json(_record_path(data / asset_of_kind("flame").path))
-    parts = {}
-    for part, name in PART_FILES.items():
-        path = _record_path(data / "assets" / name)
-        if path.is_file():
-            parts[part] = read_json(path)["sha256"]
+    model = _recorded("flame", data)
+    parts = {part: record["sha256"] for part in PART_FILES if (record := _recorded(part, data))}
     target = data / asset_of_kind("face-model").path
     return {
         "kind": "face-model",

@@ -10,7 +10,7 @@ from ecavatar.doctor import NO_TRUTH, diagnose
 from ecavatar.errors import AssetMissingError, BasisError, ConfigError, DataError
 from ecavatar.face.flame.parts import PART_FILES
 from ecavatar.face.model import FaceAsset
-from ecavatar.storage.files import read_json, sha256_file
+from ecavatar.storage.files import read_json, sha256_file, write_json
 from tests.fabricate_flame import (
     write_flame_landmarks,
     write_flame_masks,
@@ -77,6 +77,32 @@ def test_each_added_file_says_what_is_still_missing(downloads, tmp_path):
     assert text.startswith(f"{place} was made of flame, flame-masks, flame-landmarks.")
     assert "Without flame-mediapipe: reconstruction by EMICA" in text
     assert assets.what_is_next("hubert", tmp_path) == ""
+
+
+def test_a_basis_that_only_the_name_tells_is_said_aloud(downloads, tmp_path):
+    folder = tmp_path / "FLAME2020"
+    folder.mkdir()
+    (folder / "generic_model.pkl").symlink_to(downloads / "generic_model.pkl")
+    assets.add_asset("flame", folder / "generic_model.pkl", tmp_path)
+    assert "taken for flame2020 because of its name" in assets.what_is_next("flame", tmp_path)
+    assets.add_asset("flame", folder / "generic_model.pkl", tmp_path, "flame2019")
+    assert "because of its name" not in assets.what_is_next("flame", tmp_path)
+
+
+@pytest.mark.parametrize("first", ["emica", "flame"])
+def test_a_checkpoint_of_another_basis_than_the_face_models_is_said_aloud(downloads, tmp_path, first):
+    def emica() -> str:
+        write_json(tmp_path / "assets/emica.safetensors.asset.json", {"basis": "flame2023"})
+        return assets.what_is_next("emica", tmp_path)
+
+    def flame() -> str:
+        add_flame(downloads, tmp_path)
+        return assets.what_is_next("flame-uv", tmp_path)
+
+    early, late = (emica, flame) if first == "emica" else (flame, emica)
+    warning = "gives coefficients of flame2023, the face model's are of flame2020"
+    assert warning not in early()
+    assert warning in late()
 
 
 def test_the_record_names_every_landmark_file(downloads, tmp_path):
