@@ -157,16 +157,16 @@ class Reconstructor:
         else:
             outcomes = self._in_batches(self._backend, records, read, landmarker, landmarks)
         kept: list[int] = []
-        fitted: list[Fitted] = []
+        rows: list[tuple[object, ...]] = []  # of numbers only: a `Fitted` holds a whole mesh
         rejects: list[Reject] = []
         for place, name, outcome in outcomes:
             if isinstance(outcome, Fitted):
                 kept.append(place)
-                fitted.append(outcome)
+                rows.append(_values(outcome))
             else:
                 rejects.append(Reject(name, STAGE, _reason(outcome), str(outcome)))
         table = records.take(pa.array(kept, pa.int64()))
-        for name, column in self._columns(fitted).items():
+        for name, column in self._columns(rows).items():
             table = table.append_column(name, column)
         return FaceTable(table, rejects)
 
@@ -221,14 +221,14 @@ class Reconstructor:
         aligned = align_to_zero_pose(self.model, found, self.settings.alignment)
         return Fitted(reconstruction=found, alignment=aligned, height_px=height_px, width_px=width_px, light=light)
 
-    def _columns(self, fitted: Sequence[Fitted]) -> dict[str, pa.Array]:
-        columns: dict[str, pa.Array] = {
-            "shape": _vectors([f.reconstruction.shape for f in fitted], self.asset.n_shape),
-            "expression": _vectors([f.reconstruction.expression for f in fitted], self.asset.n_expression),
-        }
-        rows = [_fitted_values(f) for f in fitted]
-        schema = FITTED_SCHEMA if isinstance(self._backend, LandmarkFitter) else (*FITTED_SCHEMA, *EMICA_SCHEMA)
-        for place, (name, kind) in enumerate(schema):
+    def _columns(self, rows: Sequence[tuple[object, ...]]) -> dict[str, pa.Array]:
+        coefficients = (
+            ("shape", vector_type(self.asset.n_shape)),
+            ("expression", vector_type(self.asset.n_expression)),
+        )
+        more = () if isinstance(self._backend, LandmarkFitter) else EMICA_SCHEMA
+        columns: dict[str, pa.Array] = {}
+        for place, (name, kind) in enumerate((*coefficients, *FITTED_SCHEMA, *more)):
             values = [row[place] for row in rows]
             is_vector = pa.types.is_fixed_size_list(kind)
             columns[name] = _vectors(values, kind.list_size) if is_vector else pa.array(values, kind)
@@ -240,9 +240,12 @@ def read_record_image(root: Path) -> ReadRecord:
     return lambda record: read_image(resolve_inside(root, str(record["path"])))
 
 
-def _fitted_values(fitted: Fitted) -> tuple[object, ...]:
+def _values(fitted: Fitted) -> tuple[object, ...]:
+    """A row: shape, expression, then the values of `FITTED_SCHEMA` and `EMICA_SCHEMA`."""
     found, aligned = fitted.reconstruction, fitted.alignment
     return (
+        found.shape.astype(np.float32),
+        found.expression.astype(np.float32),
         found.jaw_pose,
         found.rotation.ravel(),
         found.scale_px_per_m,

@@ -435,6 +435,8 @@ def _built(function: object, arguments: object) -> object:
             return arguments[0]
         case Unknown("collections.OrderedDict"):
             return dict(*arguments[:1])
+        case Unknown("collections.defaultdict"):
+            return {}
     return _inert(function, list(arguments))
 
 

@@ -80,12 +80,12 @@ def test_plain_values_and_nesting_survive_and_classes_become_inert(tmp_path, is_
     content = {
         "state_dict": network.state_dict(), "epoch": 3, "rate": 0.5, "names": ["a", ("b", None)], "big": 2**70,
         "ordered": collections.OrderedDict([("x", 1)]), "settings": Settings(), "kind": torch.float32,
-        "set": {1, 2}, "text": "é", "bytes": b"\x00\xff", 5: True,
+        "default": collections.defaultdict(list, a=[1]), "set": {1, 2}, "text": "é", "bytes": b"\x00\xff", 5: True,
     }  # fmt: skip
     found = open_torch_file(_save(tmp_path / "c.ckpt", content, is_zip=is_zip)).content
     assert list(found["state_dict"]) == list(network.state_dict())
     assert all(isinstance(tensor, StoredTensor) for tensor in found["state_dict"].values())
-    for name in ("epoch", "rate", "names", "big", "ordered", "text", 5):
+    for name in ("epoch", "rate", "names", "big", "ordered", "default", "text", 5):
         assert found[name] == content[name], name
     assert isinstance(found["settings"], Unknown)
     assert found["settings"].name.endswith(".Settings")

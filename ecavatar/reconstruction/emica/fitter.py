@@ -103,12 +103,15 @@ class EmicaFitter:
             detection = landmarker.detect(image, box)
             points = None if detection is None else detection.ibug68_px
         if points is None and not self._settings.whole_image:
-            raise NoFaceError(
-                f"no face found in {name}: use a photo where one face is clearly visible from the front, or set "
-                "reconstruct.emica.whole_image for pictures that are tight crops of a face."
-            )
+            raise NoFaceError(self._nothing_found(name))
         crops = whole_image_crops(image) if points is None else face_crops(image, points)
         return Sighting(crops=crops, detection=detection, height_px=image.shape[0], width_px=image.shape[1])
+
+    def _nothing_found(self, name: str) -> str:
+        whole = "reconstruct.emica.whole_image for pictures that are tight crops of a face."
+        if self._settings.crop == "corpus":
+            return f"the corpus gives no landmarks of {name}: set reconstruct.emica.crop to mediapipe, or {whole}"
+        return f"no face found in {name}: use a photo where one face is clearly visible from the front, or set {whole}"
 
     def fit(self, sightings: Sequence[Sighting]) -> list[EmicaFace | NoCameraError]:
         """The faces of a batch, in its order; an error in place of a face that the networks show nowhere."""
