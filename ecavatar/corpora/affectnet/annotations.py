@@ -100,7 +100,9 @@ def checked_annotations(lists: list[RawRows], rejects: Sequence[Reject]) -> Anno
     origins = [part.name for part in lists]
     columns = dict(zip(RAW_SCHEMA.names, pa.concat_tables([part.rows for part in lists]).columns, strict=True))
     lists.clear()
-    names = _one_piece(columns.pop("source_id"))
+    pa.default_memory_pool().release_unused()  # what the reader needed on the way
+    names = _one_piece(columns.pop("source_id").chunks)
+    pa.default_memory_pool().release_unused()  # the pieces
     numbers = {name: columns.pop(name).to_numpy() for name in ("expression", "valence", "arousal")}
     problems = _row_problems(names, numbers)
     bad = np.flatnonzero(problems)
@@ -198,8 +200,18 @@ def _boxes(box: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.where(is_real, values, np.float32(np.nan)) for name, values in box.items()}
 
 
-def _one_piece(column: pa.ChunkedArray) -> pa.LargeBinaryArray:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+def _one_piece(pieces: list[pa.LargeBinaryArray]) -> pa.LargeBinaryArray:
+    """The pieces as one array; each is let go once it is copied, so that names are never in memory twice."""
+    ends = np.zeros(sum(map(len, pieces)) + 1, np.int64)
+    text = np.empty(sum(pc.sum(pc.binary_length(piece)).as_py() or 0 for piece in pieces), np.uint8)
+    row = 0
+    pieces.reverse()
+    while pieces:
+        bounds, part = _bounds_and_bytes(pieces.pop())
+        text[ends[row] : ends[row] + len(part)] = part
+        ends[row + 1 : row + len(bounds)] = ends[row] + bounds[1:]
+        row += len(bounds) - 1
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), row, [None, pa.py_buffer(ends), pa.py_buffer(text)])
 
 
 def _bounds_and_bytes(names: pa.LargeBinaryArray) -> tuple[Int[np.ndarray, " names+1"], UInt8[np.ndarray, " bytes"]]:
