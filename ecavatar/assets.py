@@ -90,7 +90,16 @@ def _convert_flame(kind: str, source: Path, folder: Path, basis: str | None) -> 
     return facts
 
 
-def _convert_emica(source: Path, folder: Path, basis: str | None) -> dict[str, object]:
+def _convert_face_model(source: Path, folder: Path, _basis: str | None) -> dict[str, object]:
+    try:
+        asset = FaceAsset.load(source)
+    except EcavatarError as error:
+        raise DataError(f"{source} is not a face model in our schema: {error}") from None
+    asset.save(folder / "face_model.npz")
+    return {"topology": asset.topology, "basis": asset.basis}
+
+
+def _convert_emica(source: Path, folder: Path, _basis: str | None) -> dict[str, object]:
     from ecavatar.reconstruction.emica.checkpoint import convert_checkpoint  # torch takes seconds to import
 
     return convert_checkpoint(source, folder / "emica.safetensors")
@@ -178,6 +187,7 @@ ASSETS: tuple[Asset, ...] = (
         path="assets/face_model.npz",
         needed_by="every stage from reconstruct_faces on",
         without="the sample profile's open head",
+        convert=_convert_face_model,
     ),
     _flame_part(
         "flame",
@@ -359,11 +369,6 @@ def _check_source(asset: Asset, source: Path) -> None:
         raise DataError(f"{source} is not a {wanted}; {asset.kind} is {asset.what}.")
     if asset.is_folder and (lacking := asset.problems(source)):
         raise DataError(f"{source} lacks {', '.join(lacking)}; {asset.kind} is {asset.what}.")
-    if asset.kind == "face-model":
-        try:
-            FaceAsset.load(source)
-        except EcavatarError as error:
-            raise DataError(f"{source} is not a face model in our schema: {error}") from None
 
 
 def _record(asset: Asset, source: Path) -> dict[str, object]:

@@ -197,7 +197,9 @@ def test_full_needs_what_its_backend_needs_and_flames_files_stand_for_the_face_m
 
 def test_a_face_model_from_elsewhere_needs_none_of_flames_files(tmp_path, small_face):
     small_face.save(tmp_path / "model.npz")
-    assets.add_asset("face-model", tmp_path / "model.npz", tmp_path)
+    place = assets.add_asset("face-model", tmp_path / "model.npz", tmp_path)
+    assert place.read_bytes() == (tmp_path / "model.npz").read_bytes()
+    assert read_json(place.with_name("face_model.npz.asset.json"))["basis"] == "small"
     first, last = OTHERS
     assert missing(tmp_path, "landmarks") == [*first, *last]
     assert missing(tmp_path, "emica") == [*first, "emica", *last]
