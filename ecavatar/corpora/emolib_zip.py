@@ -20,10 +20,12 @@ Source:
 import io
 import itertools
 import json
+import lzma
 import math
 import os
 import re
 import stat
+import struct
 import tempfile
 import tokenize
 import zipfile
@@ -88,12 +90,16 @@ _FILLERS = {
 """Words of a file name that say what it is, not which item it belongs to."""
 _OTHERS = {
     "array": {"global", "globalpose", "neck", "eye", "eyes", "cam", "camera", "tex", "light", "lightcode", "detail"},
-    "mesh": {"detail", "neutral"},
+    "mesh": {"detail"},
     "image": {"geometry", "render", "rendered", "overlay", "shape", "depth", "normal", "normals", "texture", "uv"},
     "label": set(),
 }
 """Words that say a file is something else."""
-_KIND_FOLDERS = set(_ARRAYS) | {"mesh", "meshes", "obj", "ply", "image", "images", "img", "imgs", "label", "labels"}
+_KIND_FOLDERS = {
+    *_ARRAYS, "mesh", "meshes", "obj", "ply", "image", "images", "img", "imgs", "label", "labels", "flame", "param",
+    "params", "parameters", "code", "codes", "coeff", "coeffs",
+}  # fmt: skip
+"""Folders that gather files of one kind; they name no item."""
 _LEVEL_WORDS = ("level", "levels", "lv", "lvl", "l", "intensity")
 _UNKNOWN_VECTORS = {"rotation": 9, "translation_px": 2, "removed_transform": 16}
 _JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
@@ -225,16 +231,16 @@ class AuthorsEmolib:
         try:
             written = self._label_file(files.get("label"))
             label = _agreed_label(name, written)
+            valence, arousal = _rating(written, "valence"), _rating(written, "arousal")
             shape, expression, jaw = self._coefficients(files)
         except _BadItemError as error:
             return Reject(name, STAGE, error.reason, error.detail)
         if shape is None and "mesh" not in files:
             return Reject(name, STAGE, "missing_parts", f"neither coefficients nor mesh; it has {', '.join(files)}")
         return AuthorsItem(
-            item_id=str(written.get("item_id", name)), source_id=str(written.get("source_id", name)), label=label,
-            valence=_number(written.get("valence")), arousal=_number(written.get("arousal")),
-            split=_text(written.get("split")), shape=shape, expression=expression, jaw_pose=jaw,
-            mesh_file=files.get("mesh"), image_file=files.get("image"),
+            item_id=_text(written, "item_id") or name, source_id=_text(written, "source_id") or name, label=label,
+            valence=valence, arousal=arousal, split=_text(written, "split"), shape=shape, expression=expression,
+            jaw_pose=jaw, mesh_file=files.get("mesh"), image_file=files.get("image"),
         )  # fmt: skip
 
     def _label_file(self, name: str | None) -> Mapping[str, object]:
@@ -441,11 +447,13 @@ def _array_kind(words: Sequence[str], folders: Sequence[str]) -> str | None:
 
 
 def _is_item_folder(parts: Sequence[_Part]) -> bool:
-    """Whether the folder is one item: not two files of coefficients are of one kind, and one of them names no item."""
+    """Whether the folder is one item: no two arrays are of one kind, and an array or a mesh has a plain name."""
+    meshes = [part for part in parts if part.kind == "mesh"]
     arrays = [part for part in parts if part.kind in ("shape", "expression", "jaw", "pose")]
     if arrays:
-        return len({part.kind for part in arrays}) == len(arrays) and any(not part.rest for part in arrays)
-    return any(part.kind == "mesh" and not part.rest for part in parts)
+        has_one_of_each = len({part.kind for part in arrays}) == len(arrays)
+        return has_one_of_each and any(not part.rest for part in (*arrays, *meshes))
+    return any(not part.rest for part in meshes)
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -464,9 +472,9 @@ def _agreed_label(name: str, written: Mapping[str, object]) -> LabelPair:
     if "emotion" not in written or "level" not in written:
         return _label_from_path(name)
     emotion, level = SPELLINGS.get(str(written["emotion"]).lower()), written["level"]
-    if emotion is None or level not in LEVELS:
+    if emotion is None or not isinstance(level, int) or isinstance(level, bool) or level not in LEVELS:
         raise _BadItemError("bad_label", f"label file says {written['emotion']!r}, level {level!r}")
-    label = LabelPair(emotion, int(str(level)))
+    label = LabelPair(emotion, level)
     try:
         by_path = _label_from_path(name)
     except _BadItemError:  # a path that names no label pair contradicts nothing
@@ -517,12 +525,19 @@ def _levels_after_emotion(parts: Sequence[Sequence[str]]) -> set[int]:
     }
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+def _rating(written: Mapping[str, object], name: str) -> float:
+    """A rating of the label file; NaN where it has none."""
+    value = written.get(name)
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -1 <= value <= 1:
+        raise _BadItemError("bad_label", f"label file says {name} {str(value)[:40]}, expected -1 to 1")
+    return float(value)
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _text(written: Mapping[str, object], name: str) -> str | None:
+    value = written.get(name)
+    return value if isinstance(value, str) and value else None
 
 
 def _required(item: AuthorsItem, name: str | None, what: str) -> str:
@@ -553,13 +568,19 @@ def _vector(name: str, content: bytes) -> Float[np.ndarray, " K"]:
     return vector
 
 
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, NotImplementedError,
+)  # fmt: skip
+"""What a damaged zip makes the standard library raise; NotImplementedError: a compression it does not know."""
+
+
 class _Zip:
     """Files of a zip by their names, with forward slashes."""
 
     def __init__(self, path: Path) -> None:
         try:
             self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except _DAMAGE as error:
             raise DataError(f"{path} is not a zip that can be read ({error}). Download it again.") from None
         self._members: dict[str, zipfile.ZipInfo] = {}
 
@@ -583,8 +604,7 @@ class _Zip:
         try:
             with self._archive.open(self._members[name]) as file:
                 return file.read(limit)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-            # RuntimeError: encrypted; NotImplementedError: an unknown compression
+        except (*_DAMAGE, RuntimeError) as error:  # RuntimeError: encrypted
             raise DataError(f"{name} cannot be read from the zip ({error}). Download the zip again.") from None
 
 

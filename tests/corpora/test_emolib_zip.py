@@ -66,6 +66,8 @@ LAYOUTS = {
     "flat, kind first": "{emotion}/level{level}/{kind}_0001.{suffix}",
     "a folder per kind below": "{emotion}/level{level}/{kind}/0001.{suffix}",
     "a folder per kind above": "{kind}/{emotion}/level{level}/0001.{suffix}",
+    "a folder of parameters in each item's": "{emotion}/level{level}/0001/params/{kind}.{suffix}",
+    "numbers in the folder and in the names": "{emotion}/level{level}/0001/0001_{kind}.{suffix}",
     "backslashes": "{emotion}\\level{level}\\0001\\{kind}.{suffix}",
 }
 NAMES = [
@@ -322,6 +324,64 @@ def test_two_items_of_one_id_are_one_and_a_reject(tmp_path):
     items, rejects = found(write_zip(tmp_path / "z.zip", files))
     assert [item.item_id for item in items] == ["same"]
     assert rejects == {"sad/level1/b": "repeated_item"}
+
+
+def test_a_neutral_face_is_an_emotion_not_a_kind_of_mesh(tmp_path):
+    files = {f"level1/neutral_0001_{kind}.npy": npy(value) for kind, value in coefficients(0).items()}
+    (item,), rejects = found(write_zip(tmp_path / "z.zip", files | {"level1/neutral_0001.obj": OBJ}))
+    assert item.label == LabelPair(Emotion.NEUTRAL, 1)
+    assert item.mesh_file == "level1/neutral_0001.obj"
+    assert rejects == {}
+
+
+def test_a_plain_mesh_belongs_to_the_only_numbered_arrays_beside_it(tmp_path):
+    files = {f"sad/level1/7/7_{kind}.npy": npy(value) for kind, value in coefficients(0).items()}
+    (item,), rejects = found(write_zip(tmp_path / "z.zip", files | {"sad/level1/7/mesh.obj": OBJ}))
+    assert item.mesh_file == "sad/level1/7/mesh.obj"
+    assert item.shape is not None
+    assert rejects == {}
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        {"emotion": "sad", "level": 2.0},
+        {"emotion": "sad", "level": True},
+        {"emotion": "sad", "level": [1]},
+        {"emotion": ["sad"], "level": 1},
+        {"emotion": "bored", "level": 1},
+        {"valence": 10**400},
+        {"arousal": float("nan")},
+        {"arousal": "high"},
+        [1, 2],
+    ],
+)
+def test_a_nonsensical_label_file_rejects_its_item(tmp_path, label):
+    files = item_files("sad/level1/bad") | {"sad/level1/bad/label.json": json.dumps(label)}
+    items, rejects = found(write_zip(tmp_path / "z.zip", files | item_files("sad/level1/good")))
+    assert rejects == {"sad/level1/bad": "bad_label"}
+    assert len(items) == 1
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_anywhere_is_an_error_of_ours_or_a_reject(tmp_path, compression):
+    """Random bytes of the zip overwritten, or its end cut off: nothing else is ever raised."""
+    path = tmp_path / "z.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in (item_files("sad/level1/a") | item_files("happy/level2/b", 1)).items():
+            archive.writestr(name, content)
+    whole, generator, outcomes = path.read_bytes(), np.random.default_rng(4), set()
+    for k in range(150):
+        damaged = bytearray(whole if k % 5 else whole[: generator.integers(1, len(whole))])
+        for place in generator.integers(0, len(damaged), 1 + k % 8):
+            damaged[place] = generator.integers(256)
+        path.write_bytes(damaged)
+        try:
+            items, _ = found(path)
+            outcomes.add(len(items))
+        except DataError:
+            outcomes.add("refused")
+    assert {"refused", 1, 2} <= outcomes
 
 
 def test_what_the_system_left_behind_is_no_part(tmp_path):
