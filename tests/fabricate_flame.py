@@ -37,6 +37,7 @@ def flame_content(seed: int, template: np.ndarray | None = None, faces: np.ndarr
     draw = np.random.default_rng(seed)
     template = open_head_template() if template is None else np.asarray(template, dtype=np.float64)
     faces = HeadData.load().faces if faces is None else faces
+    scales = np.concatenate([np.geomspace(8e-4, 2e-5, count) for count in (300, 100)])  # people differ by some 6 mm
     near = -np.square(template[:, None] - JOINTS).sum(axis=-1) / 0.03**2
     weights = np.exp(near - near.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
@@ -47,7 +48,7 @@ def flame_content(seed: int, template: np.ndarray | None = None, faces: np.ndarr
     return {
         "v_template": template,
         "f": np.asarray(faces, dtype=np.uint32),
-        "shapedirs": _waves(draw, template, 400) * np.geomspace(3e-3, 1e-4, 400),
+        "shapedirs": _waves(draw, template, 400) * scales,
         "posedirs": _waves(draw, template, 36) * 1e-3,
         "J_regressor": regressor,
         "J": regressor @ template,
