@@ -21,6 +21,8 @@ from ecavatar.reconstruction.emica.networks import CROP_PX, N_EXPRESSION, N_SHAP
 
 _turn = threading.Lock()
 """One forward pass at a time: torch's number of threads belongs to the process."""
+_loading = threading.Lock()
+"""The weights are read once, not by every shard that starts at the same time."""
 
 
 class NoCameraError(DataError):
@@ -99,7 +101,8 @@ def load_emica(path: Path, device: Literal["auto", "cpu", "cuda"] = "cpu", threa
     """
     where = resolve_device(device)
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    loaded = _loaded(path, stamp, str(where))
+    with _loading:
+        loaded = _loaded(path, stamp, str(where))
     return Emica(loaded.networks, loaded.basis, where, threads)
 
 
