@@ -120,6 +120,23 @@ def test_crops_have_the_networks_ranges_and_show_the_face():
     assert -1 <= crops.face.min() < -0.9 < 0.9 < crops.face.max() <= 1
 
 
+def test_a_drawn_face_has_its_marks_where_arcface_wants_them():
+    five = apply(_similarity(2.2, 0.2, (150, 90)), ARCFACE_POINTS)
+    rows, columns = np.mgrid[:480, :640]
+    image = np.zeros((480, 640, 3), np.uint8)
+    for x, y in five:
+        blob = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 32)
+        image[..., 0] += blob.astype(np.uint8)  # red, so the colours' order is seen too
+    points = _landmarks_with(five)
+    points[:2] = five.min(axis=0) - 80, five.max(axis=0) + 80
+    red, green, blue = (face_crops(image, points).face + 1) / 2
+    assert green.max() == blue.max() == 0
+    rows, columns = np.mgrid[:112, :112]
+    for x, y in ARCFACE_POINTS:
+        near = red * ((columns - x) ** 2 + (rows - y) ** 2 < 7**2)
+        assert np.hypot((near * columns).sum() / near.sum() - x, (near * rows).sum() / near.sum() - y) < 0.05
+
+
 def test_beyond_the_picture_is_black():
     white = np.full((50, 50, 3), 255, np.uint8)
     crops = face_crops(white, _landmarks_with(apply(_similarity(2.0, 0.0, (-60, -60)), ARCFACE_POINTS)))
