@@ -1,11 +1,10 @@
 """Rigid registration of point sets and meshes: Kabsch with correspondences, ICP without.
 
 ICP is small_gicp's point to point, in two steps: a sparse choice of all points finds the neighbourhood, then only
-points that keep their form decide. On pairs of heads (`bench/align.py`: 5 to 20 degrees, open mouths, 2 mm of non-rigid
-change) this was compared with the other methods at hand. open3d's point to point over the whole head is slower and its
-worst start ends beyond 1 degree, since the open mouth tilts it; given our two steps, it ends where ours does, in four
-times the time. Point to plane and GICP end farther off in the median, with either library; our own point to plane (k-d
-tree and Gauss-Newton) fell into local minima of 6 degrees. One thread of small_gicp is reproducible to the bit.
+points that keep their form decide. `bench/align.py` compares it with other ways on pairs of heads (5 to 20 degrees,
+open mouths, 2 mm of non-rigid change): whatever takes the whole head is tilted by the open mouth, by more than 1 degree
+at worst; open3d's point to point in our two steps ends where ours does and takes several times as long; point to plane,
+of either library, and GICP end farther off. On one thread small_gicp is reproducible to the bit.
 """
 
 from dataclasses import dataclass
