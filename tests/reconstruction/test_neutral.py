@@ -191,6 +191,11 @@ def test_icp_aligns_meshes_of_another_topology(head):
     assert np.median(np.linalg.norm(aligned.vertices[0] - still[0, order], axis=1)) < 5e-4
 
 
+def test_no_meshes_align_to_no_meshes(head):
+    aligned = align_meshes(np.zeros((0, head.asset.n_vertices, 3), np.float32), head.asset)
+    assert (len(aligned.vertices), len(aligned.removed), len(aligned.is_converged)) == (0, 0, 0)
+
+
 def test_meshes_that_cannot_be_aligned_are_refused(asset):
     good = np.repeat(asset.template[None], 3, axis=0)
     with pytest.raises(ShapeError, match=r"mesh\[None\]"):
