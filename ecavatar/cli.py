@@ -3,19 +3,27 @@
 Exit codes: 0 done, 2 the user's mistake (one message, no traceback), 1 a bug.
 """
 
+import contextlib
 import json
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
-from ecavatar.assets import ASSETS, add_asset
-from ecavatar.config import load_params
+from ecavatar.assets import ASSETS, add_asset, asset_of_kind, what_is_next
+from ecavatar.config import ExportSettings, ReconstructSettings, SelectSettings, load_params
 from ecavatar.doctor import Diagnosis, diagnose
 from ecavatar.emotion import Emotion, LabelPair
 from ecavatar.errors import ConfigError, EcavatarError
+
+if TYPE_CHECKING:
+    from ecavatar.face.model import FaceAsset
 
 app = typer.Typer(
     help="Talking 3D faces with emotion from one photo and speech.",
@@ -25,10 +33,43 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 assets_app = typer.Typer(help="Licensed and large files that you supply.", no_args_is_help=True, rich_markup_mode=None)
+emolib_app = typer.Typer(help="Emolib releases: emotional faces.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(assets_app, name="assets")
+app.add_typer(emolib_app, name="emolib")
 
 DataFolder = Annotated[Path, typer.Option("--data", help="Data folder of the profile that uses them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
+ProfileName = Annotated[
+    str, typer.Option("--profile", help="Whose models, data/<profile>, and whose section of the settings file.")
+]
+ParamsFile = Annotated[Path, typer.Option("--params", help="Settings file.")]
+Release = Annotated[Path, typer.Argument(help="Folder of an Emolib release.")]
+
+_LINE_EVERY_SECONDS = 30.0
+_SHOWN = 10
+
+
+class LevelRule(StrEnum):
+    """How arousal becomes three levels."""
+
+    equal = "equal"
+    quantile = "quantile"
+    balanced = "balanced"
+
+
+class Backend(StrEnum):
+    """What reconstructs faces."""
+
+    landmarks = "landmarks"
+    emica = "emica"
+
+
+class Meshes(StrEnum):
+    """How a release holds meshes."""
+
+    none = "none"
+    float32 = "float32"
+    int16 = "int16"
 
 
 @app.command(epilog="Example: ecavatar doctor --json")
@@ -61,11 +102,234 @@ def add(
     kind: Annotated[str, typer.Argument(help="One of: " + ", ".join(asset.kind for asset in ASSETS) + ".")],
     file: Annotated[Path, typer.Argument(help="The file or folder as you obtained it.")],
     *,
+    basis: Annotated[
+        str | None, typer.Option(help="Which FLAME a model file is, where the file does not tell, e.g. flame2020.")
+    ] = None,
     data: DataFolder = Path("data/full"),
 ) -> None:
-    """Check a file or folder of yours and copy it to where the pipeline looks for it."""
-    target = add_asset(kind, file, data)
+    """Check a file or folder of yours and copy or convert it to where the pipeline looks for it."""
+    target = add_asset(kind, file, data, basis)
     print(f"{kind}: added as {target}; fingerprint and licence are in {target.name}.asset.json beside it.")
+    if after := what_is_next(kind, data):
+        print(after)
+
+
+@app.command(epilog="Example: ecavatar select downloads/AffectNet --out lists/index.parquet --per-level 500")
+def select(
+    affectnet: Annotated[Path, typer.Argument(help="AffectNet as it ships: 2017, 8-class mini, or AffectNet+.")],
+    *,
+    out: Annotated[Path, typer.Option(help="The list to write (Parquet); its companions go beside it.")],
+    per_level: Annotated[int, typer.Option(min=1, help="Images per category and level.")] = 500,
+    levels: Annotated[
+        LevelRule, typer.Option(help="How arousal becomes levels; equal is the paper's.")
+    ] = LevelRule.equal,
+    pool: Annotated[int, typer.Option(min=0, help="Further non-neutral images, none of them in the list.")] = 0,
+    near_duplicate_bits: Annotated[
+        int, typer.Option(min=0, max=64, help="Images whose 256-bit hashes differ in no more bits count as one.")
+    ] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
+    annotations_only: Annotated[bool, typer.Option(help="Open no image: nothing is checked or compared.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw images of each emotion and intensity level from AffectNet."""
+    from ecavatar.emolib.draw import ImageCheck, inspect_images
+    from ecavatar.emolib.selection import select_folder
+
+    settings = SelectSettings(
+        per_level=per_level, levels=levels.value, near_duplicate_bits=near_duplicate_bits, pool=pool, max_rejects=1.0
+    )
+    with _progress("images opened") as report:
+        opened = 0
+
+        def check(paths: Sequence[Path]) -> list[ImageCheck]:
+            nonlocal opened
+            found = []
+            for path in paths:
+                found += inspect_images([path])
+                opened += 1
+                report(opened, opened + len(paths) - len(found))
+            return found
+
+        selection = select_folder(affectnet, out, settings, seed, annotations_only=annotations_only, check=check)
+    _answer(
+        {"images": len(selection.index), "pool": len(selection.pool), "rejects": len(selection.rejects)},
+        f"{out}: {len(selection.index)} images, {len(selection.pool)} in the pool, {len(selection.rejects)} rejects "
+        "(reasons in rejects.parquet beside it)",
+        as_json=as_json,
+    )
+
+
+@app.command(epilog="Example: ecavatar reconstruct lists/index.parquet --images downloads/AffectNet --out faces")
+def reconstruct(
+    index: Annotated[Path, typer.Argument(help="List of `ecavatar select`, or any Parquet with item_id and path.")],
+    *,
+    images: Annotated[Path, typer.Option(help="Folder that the list's paths are relative to.")],
+    out: Annotated[Path, typer.Option(help="Folder for the faces (part-*.parquet) and rejects.parquet.")],
+    backend: Annotated[Backend | None, typer.Option(help="Default: as the settings file says.")] = None,
+    profile: ProfileName = "sample",
+    params: ParamsFile = Path("params.yaml"),
+    as_json: AsJson = False,
+) -> None:
+    """Find the face of every image in a list; started again after it was stopped, it goes on."""
+    from ecavatar.emolib.redraw import reconstruct_index
+
+    settings = _reconstruct_settings(params, profile, backend)
+    with _progress("faces") as report:
+        filling = reconstruct_index(
+            index, images, out, _face_model(profile), settings, emica=_emica(settings, profile), progress=report
+        )
+    faces, rejects = sum(filling.faces.values()), len(filling.rejects)
+    _answer(
+        {"faces": faces, "replacements": filling.replacements, "rejects": rejects},
+        f"{out}: {faces} faces, {filling.replacements} of them replacements, {rejects} rejects "
+        "(reasons in rejects.parquet)",
+        as_json=as_json,
+    )
+
+
+@app.command(epilog="Example: ecavatar export faces --out release --vertices float32")
+def export(
+    faces: Annotated[Path, typer.Argument(help="Folder of `ecavatar reconstruct`.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the release; replaced if it exists.")],
+    vertices: Annotated[Meshes, typer.Option(help="Meshes too; int16 means steps of 10 micrometres.")] = Meshes.none,
+    images: Annotated[
+        Path | None, typer.Option(help="AffectNet's folder: copy the photographs into the release.")
+    ] = None,
+    i_hold_the_licence: Annotated[
+        bool, typer.Option(help="Needed by --images: AffectNet's photographs must not be passed on.")
+    ] = False,
+    rows_per_file: Annotated[int, typer.Option(min=1, help="Rows of one Parquet file.")] = 4096,
+    profile: ProfileName = "sample",
+) -> None:
+    """Write faces as an Emolib release: Parquet, card, croissant.json, manifest."""
+    from ecavatar.emolib.dataset import write_emolib
+    from ecavatar.storage.files import resolve_inside
+    from ecavatar.storage.parquet import table_metadata
+    from ecavatar.storage.shards import list_shards
+
+    if images is not None and not i_hold_the_licence:
+        raise ConfigError("--images copies AffectNet's photographs. If you hold its licence add --i-hold-the-licence; "
+                          "such a release must not be passed on.")  # fmt: skip
+    settings = ExportSettings(vertices=vertices.value, images=images is not None, rows_per_file=rows_per_file)
+    parts = list_shards(faces)
+    info = write_emolib(
+        out,
+        parts,
+        asset=_face_model(profile),
+        backend=table_metadata(parts[0])["backend"],
+        settings=settings,
+        read_image_bytes=None if images is None else lambda row: resolve_inside(images, str(row["path"])).read_bytes(),
+    )
+    print(f"{out}: {info.total} faces in {len(info.counts)} categories; check it with `ecavatar verify {out}`")
+
+
+@app.command(epilog="Example: ecavatar verify release")
+def verify(release: Release, *, as_json: AsJson = False) -> None:
+    """Recompute everything a release says about itself; exit code 2 if something is wrong."""
+    from ecavatar.emolib.verify import verify as problems_of
+
+    problems = problems_of(release)
+    listed = "\n".join(f"  {problem}" for problem in problems)
+    text = f"{release}: {len(problems)} problem(s):\n{listed}" if problems else f"{release}: all is as it says."
+    _answer({"problems": problems}, text, as_json=as_json)
+    if problems:
+        raise typer.Exit(2)
+
+
+@app.command(epilog="Example: ecavatar face photo.png --out face")
+def face(
+    photo: Annotated[Path, typer.Argument(help="A picture with one clearly visible face.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for coefficients, two meshes and a picture; replaced.")],
+    backend: Annotated[Backend | None, typer.Option(help="Default: as the settings file says.")] = None,
+    profile: ProfileName = "sample",
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Reconstruct the face in one photo: coefficients, neutral and expressive mesh, and both laid over the photo."""
+    from ecavatar.face_files import write_face
+    from ecavatar.reconstruction.landmarks import FaceLandmarker
+    from ecavatar.reconstruction.table import Reconstructor
+
+    settings = _reconstruct_settings(params, profile, backend)
+    reconstructor = Reconstructor(_face_model(profile), settings, _emica(settings, profile))
+    with FaceLandmarker() as landmarker:
+        write_face(photo, out, reconstructor, landmarker)
+    print(f"{out}: coefficients.json, neutral.ply, expressive.ply, overlay.png")
+
+
+@emolib_app.command(
+    epilog="Example: ecavatar emolib nearest data/sample/emolib --face face --emotion happy --level 3 --json"
+)
+def nearest(
+    release: Release,
+    *,
+    face: Annotated[Path, typer.Option(help="Folder of `ecavatar face`, or its shape as json, npz or npy.")],
+    emotion: Annotated[str, typer.Option(help="One of: " + ", ".join(e.label for e in Emotion) + ".")],
+    level: Annotated[int, typer.Option(min=1, max=3, help="Intensity.")],
+    take_nearest_level: Annotated[
+        bool, typer.Option(help="Where this level has no faces, take the nearest that has, instead of refusing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the emotional face whose identity is nearest to a given one (section 4.1 of the paper)."""
+    from ecavatar.emolib.retrieval import EmolibIndex, face_shape
+
+    label, library = LabelPair(Emotion.from_label(emotion), level), EmolibIndex.open(release)
+    shape, basis = face_shape(face)
+    if basis is not None:
+        library.require_basis(basis)
+    item = library.nearest(shape, label, when_empty="nearest_level" if take_nearest_level else "refuse")
+    facts = {
+        "item_id": item.item_id,
+        "emotion": item.label.emotion.label,
+        "level": item.label.level,
+        "shape_distance": item.shape_distance,
+        "shape": item.shape.tolist(),
+        "expression": item.expression.tolist(),
+        "jaw_pose": item.jaw_pose.tolist(),
+    }
+    instead = f" (level {level} has none)" if item.is_substituted else ""
+    _answer(
+        facts,
+        f"{item.item_id}: {item.label.emotion.label} level {item.label.level}{instead}, "
+        f"{item.shape_distance:.3g} away in shape",
+        as_json=as_json,
+    )
+
+
+@emolib_app.command("import", epilog="Example: ecavatar emolib import emolib_release.zip --out release")
+def import_authors(
+    source: Annotated[Path, typer.Argument(help="The authors' zip, the folder it was unpacked to, or the like.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the release; replaced if it exists.")],
+    profile: ProfileName = "full",
+) -> None:
+    """Read the paper's own Emolib, whatever its layout, and write it as a release of this project."""
+    from ecavatar.corpora.emolib_zip import read_items
+    from ecavatar.emolib.dataset import write_emolib
+
+    asset = _face_model(profile)
+    imported = read_items(source, n_shape=asset.n_shape, n_expression=asset.n_expression)
+    settings = ExportSettings(vertices="none", images=False, rows_per_file=4096)
+    info = write_emolib(out, imported.table, asset=asset, backend="imported", settings=settings)
+    print(f"{out}: {info.total} faces; {len(imported.rejects)} items could not be used")
+    for reject in imported.rejects[:_SHOWN]:
+        print(f"  {reject.item_id}: {reject.reason}, {reject.detail}")
+    print(f"The zip does not name its face model; {asset.basis} was taken, that of profile {profile}.")
+
+
+@emolib_app.command(epilog="Example: ecavatar emolib folders data/sample/emolib --out folders")
+def folders(
+    release: Release,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder to make; it must not exist.")],
+    profile: ProfileName = "sample",
+) -> None:
+    """Write a release as a folder per item (mesh.obj, shape.npy, exp.npy, jaw.npy), for programs that know no other."""
+    from ecavatar.emolib.item_folders import export_item_folders
+
+    print(f"{out}: {export_item_folders(release, out, _face_model(profile))} items")
 
 
 @app.command(epilog="Example: ecavatar animate photo.png speech.wav --out clip.mp4 --emotion happy --level 3")
@@ -81,10 +345,8 @@ def animate(
         int | None, typer.Option(min=1, max=3, help="Its intensity; 2 if only the emotion is given.")
     ] = None,
     size: Annotated[int, typer.Option(min=64, help="Edge of the square film in pixels.")] = 512,
-    profile: Annotated[
-        str, typer.Option(help="Whose models: data/<profile>, and its settings in params.yaml.")
-    ] = "sample",
-    params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
+    profile: ProfileName = "sample",
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Let the face in a photo speak a recording, with emotion."""
     label = _label(emotion, level)
@@ -103,6 +365,46 @@ def animate(
     )
     shown = ", ".join(f"{w.emotion.label} {w.level}" for w in animation.track.windows)
     print(f"{out}: {len(animation.motion.vertices)} frames at {animation.motion.fps:g} fps; emotion: {shown}")
+
+
+def _reconstruct_settings(params: Path, profile: str, backend: Backend | None) -> ReconstructSettings:
+    settings = load_params(params).profile(profile).reconstruct
+    return settings if backend is None else settings.model_copy(update={"backend": backend.value})
+
+
+def _face_model(profile: str) -> "FaceAsset":
+    from ecavatar.face.model import FaceAsset
+
+    return FaceAsset.load(_data(profile) / asset_of_kind("face-model").path)
+
+
+def _emica(settings: ReconstructSettings, profile: str) -> Path | None:
+    return _data(profile) / asset_of_kind("emica").path if settings.backend == "emica" else None
+
+
+def _data(profile: str) -> Path:
+    return Path("data") / profile
+
+
+def _answer(facts: dict[str, Any], text: str, *, as_json: bool) -> None:  # Any: json values
+    print(json.dumps(facts, indent=1, sort_keys=True) if as_json else text)
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Tells how far a long work is (done, of how many): a bar on a terminal, a line now and then elsewhere."""
+    console, told = Console(stderr=True), time.monotonic()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+
+        def report(done: int, total: int) -> None:
+            nonlocal told
+            bar.update(task, completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - told > _LINE_EVERY_SECONDS:
+                told = time.monotonic()
+                print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+
+        yield report
 
 
 def _label(emotion: str | None, level: int | None) -> LabelPair | None:

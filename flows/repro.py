@@ -82,7 +82,7 @@ def check_inputs(settings: Params) -> None:
     if "full" not in settings.profiles:
         return
     paths = ProfilePaths("full")
-    missing = missing_for_full(paths.data)
+    missing = missing_for_full(paths.data, settings.full.reconstruct.backend)
     if missing:
         lines = "\n".join(f"  {asset.kind}: {asset.how_to_add(paths.data)}" for asset in missing)
         raise AssetMissingError(
