@@ -15,6 +15,7 @@ from ecavatar.config import PredictSettings
 from ecavatar.emolib.retrieval import EmolibIndex
 from ecavatar.face.model import FaceAsset, FaceModel
 from ecavatar.face.regions import fusion_regions
+from ecavatar.face.tags import require_basis, require_topology
 from ecavatar.models.funet import FuNet, blend
 from ecavatar.models.selftalk import SelfTalk
 from ecavatar.speech.audio import SPEECH_RATE
@@ -44,16 +45,23 @@ class Animator:
         Raises:
             AssetMissingError: a stage has not run yet.
             TopologyError: weights and face model belong to different meshes.
+            BasisError: Emolib's coefficients belong to another face model.
         """
         asset = FaceAsset.load(face_model)
         lips, facts = load_weights(selftalk, SelfTalk)
-        fusion = load_weights(funet, FuNet)[0].eval() if settings.fusion == "funet" else None
+        require_topology(asset, facts.get("topology"), selftalk)
+        fusion = None
+        if settings.fusion == "funet":
+            fusion, fused = load_weights(funet, FuNet)
+            require_topology(asset, fused.get("topology"), funet)
+        library = EmolibIndex.open(emolib)
+        require_basis(asset, library.info.basis, emolib)
         return cls(
             asset=asset,
             model=FaceModel(asset),
-            library=EmolibIndex.open(emolib),
+            library=library,
             selftalk=lips.eval(),
-            funet=fusion,
+            funet=None if fusion is None else fusion.eval(),
             fps=float(facts["fps"]),
             settings=settings,
         )

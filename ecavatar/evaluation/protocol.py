@@ -20,9 +20,10 @@ from ecavatar.corpora.vocaset import Vocaset, VocasetClip
 from ecavatar.emotion import Emotion, LabelPair
 from ecavatar.errors import AssetMissingError, DataError
 from ecavatar.face.model import FaceAsset, FaceModel
+from ecavatar.face.tags import require_basis
 from ecavatar.rendering.video import video_facts
 from ecavatar.speech.audio import SPEECH_RATE, read_audio, resample
-from ecavatar.storage.parquet import read_table, vector_array
+from ecavatar.storage.parquet import read_table, table_metadata, vector_array
 
 Corpus = Literal["vocaset", "ravdess", "mead"]
 CORPORA: tuple[Corpus, ...] = ("vocaset", "ravdess", "mead")
@@ -107,12 +108,14 @@ def neutral_face(corpus: Corpus, subject: str, root: Path, portraits: Path, asse
 
     Raises:
         DataError: nothing is known of this subject.
+        BasisError: the portraits belong to another face model.
     """
     if corpus == "vocaset":
         templates = Vocaset.open(root).templates
         if subject in templates:
             return NeutralFace.from_template(asset, templates[subject])
     else:
+        require_basis(asset, table_metadata(portraits).get("basis"), portraits)
         table = read_table(portraits)
         names = list(zip(table["corpus"].to_pylist(), table["subject"].to_pylist(), strict=True))
         if (corpus, subject) in names:

@@ -13,6 +13,7 @@ from ecavatar.corpora.vocaset import Vocaset
 from ecavatar.errors import ShapeError
 from ecavatar.evaluation.protocol import VOCASET_FPS
 from ecavatar.face.model import FaceAsset, FaceModel
+from ecavatar.face.tags import require_basis
 from ecavatar.storage.parquet import read_table, table_metadata, vector_array
 
 
@@ -39,9 +40,14 @@ def acted_truth(path: Path, asset: FaceAsset) -> Iterator[tuple[str, Motion]]:
         path: truth/<corpus>.parquet: one row per frame with clip_id, frame, shape, expression, jaw_pose; frames per
             second in the metadata.
         asset: the face model whose basis the coefficients belong to.
+
+    Raises:
+        BasisError: they belong to another.
     """
     table = read_table(path)
-    fps = float(table_metadata(path)["fps"])
+    metadata = table_metadata(path)
+    require_basis(asset, metadata.get("basis"), path)
+    fps = float(metadata["fps"])
     model = FaceModel(asset)
     clip_ids = table["clip_id"].to_numpy(zero_copy_only=False)
     columns = [torch.from_numpy(np.array(vector_array(table[name]))) for name in ("shape", "expression", "jaw_pose")]

@@ -226,7 +226,7 @@ def fit_funet(
     """
     asset = FaceAsset.load(sources.face_model)
     teeth, pool = VocaTeeth.open(sources.vocateeth), FacePool.open(sources.pool)
-    pool.require_basis(sources.pool, asset.basis)
+    pool.require_basis(sources.pool, asset)
     pairs = read_pairs(sources.pairs, teeth)
     data_hash = input_hash(
         teeth.fingerprint(), pairs_fingerprint(sources.pairs), sources.pool, sources.face_model, settings

@@ -16,7 +16,9 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from ecavatar.config import PairsSettings
-from ecavatar.errors import BasisError, DataError, SplitLeakError
+from ecavatar.errors import DataError, SplitLeakError
+from ecavatar.face.model import FaceAsset
+from ecavatar.face.tags import require_basis
 from ecavatar.seeding import stream
 from ecavatar.storage.files import read_json, sha256_file, write_json
 from ecavatar.storage.parquet import read_table, table_metadata, vector_array, write_table
@@ -50,16 +52,14 @@ class FacePool:
         coefficients = {name: vector_array(table[name]) for name in ("shape", "expression", "jaw_pose")}
         return cls(item_ids=item_ids, **coefficients)
 
-    def require_basis(self, directory: Path, basis: str) -> None:
-        """Check that the coefficients in `directory` belong to this basis.
+    def require_basis(self, directory: Path, asset: FaceAsset) -> None:
+        """Check that the coefficients in `directory` belong to this face model.
 
         Raises:
-            BasisError: they name another.
+            BasisError: they belong to another, or do not say.
         """
         for path in list_shards(directory):
-            found = table_metadata(path).get("basis", basis)
-            if found != basis:
-                raise BasisError(f"{path} holds coefficients of {found}, the face model is {basis}.")
+            require_basis(asset, table_metadata(path).get("basis"), path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -28,6 +28,7 @@ from ecavatar.config import RigSettings
 from ecavatar.corpora.vocaset import NATIVE_FPS, Vocaset, VocasetClip, vocaset_splits
 from ecavatar.errors import DataError, SplitLeakError, TopologyError
 from ecavatar.face.model import FaceAsset
+from ecavatar.face.tags import require_vertex_order
 from ecavatar.mouth.rig import ChinRig
 from ecavatar.storage.files import read_json, sha256_file, write_json
 from ecavatar.storage.manifest import write_manifest
@@ -146,12 +147,14 @@ def write_subject(directory: Path, vocaset: Vocaset, subject: str, asset: FaceAs
     Raises:
         DataError: the subject is unknown, or its meshes are broken.
         ShapeError: VOCASET's meshes do not have the asset's vertices.
+        TopologyError: they are in another vertex order than the asset.
     """
     subjects = subjects_of(vocaset)
     if subject not in subjects:
         raise DataError(f"VOCASET has no usable clip of {subject!r}; its subjects: {', '.join(subjects)}.")
     clips = [clip for clip in vocaset.clips if clip.subject == subject]
     template = vocaset.templates[subject]
+    require_vertex_order(asset, template, f"VOCASET's template of {subject}")
     rig = ChinRig.fit(template, asset, settings)
     frames = [vocaset.vertices(clip, settings.fps) for clip in clips]
     names = [[clip.clip_id, clip.split] for clip in clips]

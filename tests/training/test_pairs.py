@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -72,8 +73,8 @@ def test_stored_pairs_are_checked_when_read(world, teeth, tmp_path):
         read_pairs(tmp_path / "pairs", teeth)
 
 
-def test_coefficients_of_another_basis_are_refused(world):
+def test_coefficients_of_another_basis_are_refused(world, small_face):
     pool = FacePool.open(world / "pool")
-    pool.require_basis(world / "pool", "small")
+    pool.require_basis(world / "pool", small_face)
     with pytest.raises(BasisError):
-        pool.require_basis(world / "pool", "flame2020")
+        pool.require_basis(world / "pool", replace(small_face, basis="flame2020"))
