@@ -5,17 +5,26 @@ Every function writes one PNG, whole or not at all, with the same bytes for the 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
+from ecavatar.emotion import LEVELS, Emotion
+from ecavatar.evaluation.published import TABLE_1
 from ecavatar.storage.files import atomic_path
 
 BLUE, ORANGE, GREY, GREEN = "#2f6db3", "#d9822b", "#8a8f98", "#3d8c57"
+LEVEL_COLOURS = ("#a9c8e8", "#5a93cf", "#1f4e8c")
+"""Levels 1, 2 and 3."""
+_PAPER = "#c9ced6"
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -88,25 +97,88 @@ def write_errors(path: Path, summary: Mapping[str, Mapping[str, Mapping[str, Map
         _save(figure, path)
 
 
-def write_arousal(path: Path, candidates: pd.DataFrame, cuts: Mapping[str, Sequence[float]]) -> None:
-    """Arousal of the usable annotations per category, with the cuts between the levels.
+def write_arousal(path: Path, levels: Mapping[str, Any]) -> None:
+    """Arousal of the usable annotations per category, one colour per level, with the cuts between them.
 
     Args:
         path: PNG to write.
-        candidates: columns `emotion` (name) and `arousal`.
-        cuts: per emotion the inner level borders.
+        levels: the level facts of `ecavatar.emolib.selection`.
     """
-    names = list(cuts)
+    bins = levels["histogram"]
+    edges = np.linspace(bins["lowest"], bins["highest"], bins["bins"] + 1)
+    emotions = {emotion.label: levels["emotions"].get(emotion.label) for emotion in Emotion}
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        for number, name in enumerate(names, start=1):
-            axes = figure.add_subplot(2, (len(names) + 1) // 2, number)
-            axes.hist(candidates.loc[candidates["emotion"] == name, "arousal"], bins=24, range=(-1, 1), color=BLUE)
-            for cut in cuts[name]:
-                axes.axvline(cut, color=ORANGE, lw=1.4)
-            axes.set_title(name, fontsize=9)
-        figure.supxlabel("arousal (orange: borders between levels)")
+        figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+        panels = figure.subplots(2, 4, sharex=True).ravel()
+        for axes, (name, row) in zip(panels, emotions.items(), strict=True):
+            axes.set_title(name, fontsize=10, fontweight="bold", loc="left", pad=16 if row else None)
+            if row is None:
+                axes.text(0.5, 0.5, "no annotations", ha="center", va="center", transform=axes.transAxes, color=GREY)
+                continue
+            _draw_levels(axes, edges, row)
+        shown = [Patch(color=colour, label=f"level {n}") for n, colour in zip(LEVELS, LEVEL_COLOURS, strict=True)]
+        figure.legend(handles=shown, loc="outside upper right", ncols=3, fontsize=8)
+        figure.supxlabel("annotated arousal (dotted: lowest and highest)", fontsize=9)
+        figure.supylabel("annotations", fontsize=9)
         _save(figure, path)
+
+
+def _draw_levels(axes: Axes, edges: Float[np.ndarray, " edges"], row: Mapping[str, Any]) -> None:
+    """One category's histogram; a bin that holds a cut is coloured on both sides of it."""
+    arousal, counts = row["arousal"], np.array(row["histogram"])
+    cuts = [arousal[name] for name in ("first_cut", "second_cut") if arousal[name] <= arousal["highest"]]
+    borders = [edges[0], *cuts, *[edges[-1]] * (len(LEVELS) - len(cuts))]
+    for colour, low, high in zip(LEVEL_COLOURS, borders[:-1], borders[1:], strict=True):
+        left, right = np.clip(edges[:-1], low, high), np.clip(edges[1:], low, high)
+        axes.bar(left, counts, width=right - left, align="edge", color=colour, linewidth=0)
+    for cut in cuts:
+        axes.axvline(cut, color="#333333", lw=1.0)
+    for end in (arousal["lowest"], arousal["highest"]):
+        axes.axvline(end, color="#333333", lw=0.6, ls=":")
+    told = "cut at " + " and ".join(f"{cut:+.2f}" for cut in cuts) if cuts else "all one level"
+    axes.text(0, 1.02, told, fontsize=8, color="#5b6270", transform=axes.transAxes)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, max(1, counts.max()) * 1.08))
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["-1", "-0.5", "0", "0.5", "1"])
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.tick_params(labelsize=8)
+
+
+def write_fill(path: Path, levels: Mapping[str, Any], items: Mapping[str, Mapping[str, int]]) -> None:
+    """How full each category and level is, beside the paper's Table 1: as shares of what is drawn at most.
+
+    Args:
+        path: PNG to write.
+        levels: the level facts of `ecavatar.emolib.selection`.
+        items: emotion -> level -> items of the finished Emolib.
+    """
+    cap, names = levels["per_level"], [emotion.label for emotion in Emotion]
+    paper_cap = max(max(counts) for counts in TABLE_1.values())
+    places = np.arange(len(names))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10.5, 3.1), layout="constrained")
+        panels = figure.subplots(1, len(LEVELS), sharey=True)
+        for axes, level, colour in zip(panels, LEVELS, LEVEL_COLOURS, strict=True):
+            _draw_shares(axes, places - 0.2, [items[name][str(level)] for name in names], cap, colour)
+            _draw_shares(axes, places + 0.2, [TABLE_1[e][level - 1] for e in Emotion], paper_cap, _PAPER)
+            axes.set(title=f"level {level}", xlim=(0, 1.16), yticks=places, yticklabels=names)
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.set_xticks([0, 0.5, 1])
+            axes.grid(visible=False, axis="y")
+            axes.tick_params(length=0)
+        panels[0].invert_yaxis()
+        shown = [
+            Patch(color="#5a7fb0", label=f"here, of at most {cap}"),
+            Patch(color=_PAPER, label=f"the paper, of at most {paper_cap}"),
+        ]
+        figure.legend(handles=shown, loc="outside lower center", ncols=2, fontsize=8)
+        _save(figure, path)
+
+
+def _draw_shares(axes: Axes, places: Float[np.ndarray, " bars"], counts: Sequence[int], cap: int, colour: str) -> None:
+    axes.barh(places, [count / cap for count in counts], 0.36, color=colour, linewidth=0)
+    for place, count in zip(places, counts, strict=True):
+        ink = GREY if colour == _PAPER else "black"
+        axes.text(count / cap + 0.015, place, f"{count}", va="center", fontsize=7.5, color=ink)
 
 
 def write_jaw(

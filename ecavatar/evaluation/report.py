@@ -34,6 +34,7 @@ class Page:
         profile: `sample` or `full`.
         built: name and size of each product, in pipeline order.
         counts: emotion -> images per level (three numbers).
+        available: usable annotations in the same form, where a category has any.
         table_1: the paper's counts in the same form.
         rejects: (stage, reason, count).
         benchmark: corpus -> method -> metric -> figures.
@@ -45,6 +46,7 @@ class Page:
     profile: str
     built: Sequence[tuple[str, str]]
     counts: Mapping[str, Sequence[int]]
+    available: Mapping[str, Sequence[int]]
     table_1: Mapping[str, Sequence[int]]
     rejects: Sequence[tuple[str, str, int]]
     benchmark: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]

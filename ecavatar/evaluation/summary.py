@@ -10,12 +10,11 @@ import pandas as pd
 from ecavatar.animation.motion import Motion
 from ecavatar.animation.predictions import read_predictions, subject_file
 from ecavatar.config import ReportSettings
-from ecavatar.corpora.affectnet import read_annotations
 from ecavatar.corpora.vocaset import Vocaset
 from ecavatar.emolib.dataset import read_emolib
-from ecavatar.emolib.levels import is_usable
+from ecavatar.emolib.selection import LEVEL_FACTS
 from ecavatar.emotion import LEVELS, Emotion
-from ecavatar.evaluation.figures import write_arousal, write_curves, write_errors, write_jaw
+from ecavatar.evaluation.figures import write_arousal, write_curves, write_errors, write_fill, write_jaw
 from ecavatar.evaluation.methods import METHODS, Method
 from ecavatar.evaluation.pictures import draw_emolib, draw_emotions, draw_motions, draw_reconstruction
 from ecavatar.evaluation.protocol import Corpus, SpokenClip, spoken_clips
@@ -64,13 +63,14 @@ def build_report(sources: ReportSources, settings: ReportSettings, *, dataset: P
     metrics = read_json(sources.metrics)
     with atomic_path(figures) as temporary:
         temporary.mkdir()
-        entries = list(_draw_all(sources, settings, metrics, clips["mead"], temporary))
+        entries = list(_draw_all(sources, settings, metrics, clips["mead"], facts["emolib"]["items"], temporary))
         content = Page(
             profile=sources.profile,
             built=_built(facts),
             counts={
                 name: [levels[str(level)] for level in LEVELS] for name, levels in facts["emolib"]["items"].items()
             },
+            available=_available(read_json(sources.selection / LEVEL_FACTS)),
             table_1={emotion.label: counts for emotion, counts in TABLE_1.items()},
             rejects=[(r["stage"], r["reason"], r["count"]) for r in facts["rejects"]],
             benchmark=_ordered(metrics["errors"]),
@@ -202,7 +202,12 @@ def _flattened(value: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]
 
 
 def _draw_all(
-    sources: ReportSources, settings: ReportSettings, metrics: Mapping, acted: Sequence[SpokenClip], out: Path
+    sources: ReportSources,
+    settings: ReportSettings,
+    metrics: Mapping,
+    acted: Sequence[SpokenClip],
+    items: Mapping[str, Mapping[str, int]],
+    out: Path,
 ) -> Iterator[FigureEntry]:
     asset, size = FaceAsset.load(sources.face_model), settings.picture_px
     faces = read_shards(sources.faces / "emolib")
@@ -214,12 +219,18 @@ def _draw_all(
     )
     draw_emolib(out / "emolib.png", read_emolib(sources.emolib), asset, size)
     yield FigureEntry(title="Emolib", caption="One item per category and level.", path=out / "emolib.png")
-    levels = read_json(sources.selection / "levels.json")["emotions"]
-    write_arousal(
-        out / "arousal.png", _usable(sources.affectnet), {n: _cuts(row["arousal"]) for n, row in levels.items()}
-    )
+    levels = read_json(sources.selection / LEVEL_FACTS)
+    write_arousal(out / "arousal.png", levels)
     yield FigureEntry(
-        title="Arousal", caption="Usable annotations per category; level borders in orange.", path=out / "arousal.png"
+        title="Arousal and its levels",
+        caption=f"Usable annotations per category, coloured by level; cuts by the rule “{levels['rule']}”.",
+        path=out / "arousal.png",
+    )
+    write_fill(out / "levels.png", levels, items)
+    yield FigureEntry(
+        title="How full the levels are",
+        caption="Emolib's items beside the paper's Table 1, each as a share of what is drawn at most.",
+        path=out / "levels.png",
     )
     write_curves(
         out / "training.png",
@@ -271,16 +282,7 @@ def _prediction(sources: ReportSources, method: Method, corpus: Corpus, subject:
     return dict(read_predictions(subject_file(sources.predictions[method], corpus, subject)))[clip_id]
 
 
-def _usable(affectnet: Path) -> pd.DataFrame:
-    table = read_annotations(affectnet).table
-    table = table[is_usable(table)]
-    return pd.DataFrame(
-        {
-            "emotion": [Emotion(code).label for code in table["emotion_code"]],
-            "arousal": table["arousal"].to_numpy(),
-        }
-    )
-
-
-def _cuts(arousal: Mapping[str, float]) -> list[float]:
-    return [arousal["first_cut"], arousal["second_cut"]]
+def _available(levels: Mapping) -> dict[str, list[int]]:
+    """Usable annotations per category and level."""
+    rows = levels["emotions"]
+    return {e.label: [rows[e.label]["available"][str(n)] for n in LEVELS] for e in Emotion if e.label in rows}

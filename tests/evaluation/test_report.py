@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecavatar.evaluation.figures import write_curves, write_errors, write_sheet
+from ecavatar.emotion import Emotion
+from ecavatar.evaluation.figures import write_arousal, write_curves, write_errors, write_fill, write_sheet
 from ecavatar.evaluation.report import FigureEntry, Page, write_report
 
 ERRORS = {
@@ -20,6 +21,14 @@ ERRORS = {
     }
 }
 
+CUTS = {"lowest": -0.4, "first_cut": -0.1, "second_cut": 0.2, "highest": 0.5}
+LEVELS = {
+    "per_level": 2,
+    "histogram": {"lowest": -1.0, "highest": 1.0, "bins": 4},
+    "emotions": {"happy": {"arousal": CUTS, "histogram": [0, 3, 2, 0]}},
+}
+"""Level facts of a corpus in which only one category is annotated."""
+
 
 def draw_all(out: Path) -> list[Path]:
     out.mkdir()
@@ -28,6 +37,8 @@ def draw_all(out: Path) -> list[Path]:
     write_errors(out / "errors.png", ERRORS)
     curve = pd.DataFrame({"epoch": [1, 2], "train_loss": [1.0, 0.5]})
     write_curves(out / "curves.png", {"net": curve}, x="epoch", columns=["train_loss", "absent"])
+    write_arousal(out / "arousal.png", LEVELS)
+    write_fill(out / "levels.png", LEVELS, {e.label: {"1": 1, "2": 0, "3": 2} for e in Emotion})
     return sorted(out.iterdir())
 
 
@@ -42,6 +53,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
         profile="sample",
         built=[("Emolib", "1 face")],
         counts={"happy": [1, 2, 3]},
+        available={"happy": [4, 5, 6]},
         table_1={"happy": (500, 500, 500)},
         rejects=[("select", "<broken>", 1)],
         benchmark=ERRORS,
@@ -57,3 +69,6 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert "<broken>" not in text
     assert "2.74" in text, "the published row stands beside ours"
     assert ">4<" in text, "errors are shown in 1e-5 m^2"
+    assert '<td>3 <span class="quiet">of 6</span></td><td>6</td>' in text, (
+        "items beside what was available, and their sum"
+    )
