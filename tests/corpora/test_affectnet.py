@@ -245,10 +245,12 @@ def test_the_mini_set_is_read_from_numbers_and_from_text(tmp_path, as_text):
 
 def test_a_damaged_or_missing_npy_file_is_a_reject(tmp_path):
     good = {"exp": "1", "val": "0", "aro": "0"}
-    broken = [1, 2, 3, 4, 5, 6, 7]
+    broken = [1, 2, 3, 4, 5, 6, 7, 8]
     root = _mini(tmp_path, {f"train_set/{number}": dict(good) for number in range(9)})
     folder = root / "train_set/annotations"
     (folder / "1_exp.npy").unlink()
+    (folder / "8_val.npy").unlink()
+    (folder / "8_val.npy").mkdir()
     (folder / "2_val.npy").write_bytes(b"")
     (folder / "3_aro.npy").write_bytes((folder / "0_aro.npy").read_bytes()[:-1])
     np.save(folder / "4_aro.npy", np.array([0.1, 0.2]))
@@ -260,6 +262,7 @@ def test_a_damaged_or_missing_npy_file_is_a_reject(tmp_path):
     assert sorted((reject.item_id, reject.reason) for reject in read.rejects) == sorted(
         [
             ("train_set/images/1.jpg", "missing_annotation"),
+            ("train_set/images/8.jpg", "missing_annotation"),
             *((f"train_set/images/{n}.jpg", "damaged_annotation") for n in (2, 3, 4, 5)),
             ("train_set/images/6.jpg", "bad_expression"),
             ("train_set/images/7.jpg", "bad_arousal"),

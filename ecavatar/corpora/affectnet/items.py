@@ -121,8 +121,9 @@ def _batches(
         source_id = f"{part}/images/{item}.jpg"
         try:
             expression, valence, arousal = labels(annotations, item)
-        except FileNotFoundError as error:
-            rejects.append(Reject(source_id, STAGE, "missing_annotation", f"{Path(error.filename).name} is not there"))
+        except OSError as error:
+            detail = f"{Path(error.filename or item).name}: {error.strerror}"
+            rejects.append(Reject(source_id, STAGE, "missing_annotation", detail))
         except DataError as error:
             rejects.append(Reject(source_id, STAGE, "damaged_annotation", str(error)))
         else:
@@ -269,7 +270,7 @@ def _landmarks(
         image = PurePosixPath(source_id)
         try:
             value = read(resolve_inside(base, image.parent.parent / "annotations" / f"{image.stem}{ending}"))
-        except (FileNotFoundError, DataError):
+        except (OSError, DataError):
             continue  # the caller counts images without landmarks
         points = landmarks_of(value)
         if points is not None:
