@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
+from threadpoolctl import threadpool_limits
 
 from ecavatar.errors import DataError, ShapeError, TopologyError
 from ecavatar.face.alignment import (
@@ -163,7 +164,6 @@ def align_meshes(
     vertices = _checked_meshes(vertices, asset, method, target)
     goal = asset.template if target is None else np.asarray(target)
     rigid = rigid_vertices(asset)
-    prior = _identity_prior(asset, rigid) if target is None and method == "procrustes" else None
     count = len(vertices)
     result = AlignedMeshes(
         vertices=np.empty(vertices.shape, np.float32),
@@ -171,16 +171,18 @@ def align_meshes(
         residual_m=np.empty(count),
         is_converged=np.empty(count, bool),
     )
-    for first in range(0, count, _MESHES_AT_ONCE):
-        rows = slice(first, first + _MESHES_AT_ONCE)
-        piece = _finite_piece(vertices[rows], first)
-        if method == "procrustes":
-            points = np.take(piece, rigid, axis=1).astype(np.float64)
-            found = _kabsch_piece(points, goal[rigid].astype(np.float64), prior)
-        else:
-            found = _icp_piece(piece, goal, rigid)
-        result.removed[rows], result.residual_m[rows], result.is_converged[rows] = found
-        _apply_piece(found[0], piece, result.vertices[rows])
+    with threadpool_limits(1):  # many small products: two threads would wait for each other, and change last bits
+        prior = _identity_prior(asset, rigid) if target is None and method == "procrustes" else None
+        for first in range(0, count, _MESHES_AT_ONCE):
+            rows = slice(first, first + _MESHES_AT_ONCE)
+            piece = _finite_piece(vertices[rows], first)
+            if method == "procrustes":
+                points = np.take(piece, rigid, axis=1).astype(np.float64)
+                found = _kabsch_piece(points, goal[rigid].astype(np.float64), prior)
+            else:
+                found = _icp_piece(piece, goal, rigid)
+            result.removed[rows], result.residual_m[rows], result.is_converged[rows] = found
+            _apply_piece(found[0], piece, result.vertices[rows])
     return result
 
 
