@@ -6,12 +6,14 @@ bias puts a face into the middle of the crop.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ecavatar.reconstruction.emica.networks import SIZES, EmicaNetworks, Variant, meta_networks
+from ecavatar.reconstruction.emica.networks import N_SHAPE, SIZES, EmicaNetworks, Variant, meta_networks
 
 CAMERA = (8.0, 0.0, 0.0)
 _AFTER = {"bn1": "conv1", "bn2": "conv2", "bn3": "conv3", "downsample.1": "downsample.0"}
@@ -27,6 +29,24 @@ class TrainingSettings:
 
     def __setstate__(self, state: dict) -> None:
         raise RuntimeError("an object of the checkpoint was built")
+
+
+class FixedOutputs(nn.Module):
+    """In place of networks: gives the same outputs, by their names there, for whatever it sees; None leaves one out."""
+
+    def __init__(self, **outputs: Sequence[float] | np.ndarray | None) -> None:
+        super().__init__()
+        sizes = {"shapecode": N_SHAPE} | {name: size for name, size in SIZES.items() if name != "texcode"}
+        chosen = {name: outputs.get(name, np.zeros(size)) for name, size in sizes.items()}
+        self.outputs = {
+            name: torch.as_tensor(np.asarray(values), dtype=torch.float32)
+            for name, values in chosen.items()
+            if values is not None
+        }
+
+    def forward(self, crops: Tensor, faces: Tensor) -> dict[str, Tensor]:
+        """The outputs, once per face."""
+        return {name: values.expand(len(crops), -1) for name, values in self.outputs.items()}
 
 
 def emica_tensors(variant: Variant, seed: int = 0) -> dict[str, Tensor]:

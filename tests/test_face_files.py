@@ -11,11 +11,13 @@ from ecavatar.config import load_params
 from ecavatar.errors import AssetMissingError, BasisError, DataError
 from ecavatar.face.mesh_file import read_mesh
 from ecavatar.face_files import read_face, write_face
+from ecavatar.reconstruction.emica.encoder import Emica
 from ecavatar.reconstruction.fitter import NoFaceError
 from ecavatar.reconstruction.landmarks import FaceLandmarker
 from ecavatar.reconstruction.neutral import expressive_vertices, neutral_vertices
 from ecavatar.reconstruction.table import Reconstructor
 from ecavatar.sample.head import build_open_head
+from tests.fabricate_emica import FixedOutputs
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,21 @@ def test_the_camera_is_told(written):
     assert np.array_equal(value["camera"]["rotation"], found.rotation)
     assert value["camera"]["scale_px_per_m"] == found.scale_px_per_m
     assert (value["image_height_px"], value["image_width_px"], value["light"]) == (512, 512, None)
+
+
+def test_emicas_light_is_kept_and_an_unknown_residual_is_null(tmp_path, landmarker, repository, monkeypatch):
+    networks = FixedOutputs(cam=[6.0, 0, 0], lightcode=np.arange(27))
+    emica = Emica(networks, "open-head", "cpu", 1)
+    monkeypatch.setattr("ecavatar.reconstruction.table.load_emica", lambda *_: emica)
+    settings = load_params(repository / "params.yaml").sample.reconstruct
+    whole = settings.emica.model_copy(update={"whole_image": True})
+    settings = settings.model_copy(update={"backend": "emica", "emica": whole})
+    Image.fromarray(np.full((200, 300, 3), 99, np.uint8)).save(tmp_path / "wall.png")
+    reconstructor = Reconstructor(build_open_head(), settings, tmp_path / "unused")
+    write_face(tmp_path / "wall.png", tmp_path / "out", reconstructor, landmarker)
+    value = json.loads((tmp_path / "out" / "coefficients.json").read_text())
+    assert (value["backend"], value["residual_px"], value["light"]) == ("emica", None, list(range(27)))
+    assert value["camera"]["scale_px_per_m"] == pytest.approx(6.0 * 112 * 299 / 223)
 
 
 def test_a_face_is_written_again_over_itself_with_the_same_bytes(written, reconstructor, landmarker):

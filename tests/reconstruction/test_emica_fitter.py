@@ -26,26 +26,10 @@ from ecavatar.reconstruction.neutral import expressive_vertices
 from ecavatar.reconstruction.table import EMICA_SCHEMA, FITTED_SCHEMA, Reconstructor
 from ecavatar.sample.head import build_open_head
 from ecavatar.storage.parquet import vector_array
-from tests.fabricate_emica import emica_tensors, random_networks, write_plain
+from tests.fabricate_emica import FixedOutputs, emica_tensors, random_networks, write_plain
 
 SETTINGS = EmicaSettings(device="cpu", batch=3, threads=1, crop="mediapipe", whole_image=False)
 BLANK = np.full((200, 160, 3), 90, np.uint8)
-
-
-class Says(nn.Module):
-    """Networks that give the same outputs for whatever they see."""
-
-    def __init__(self, **outputs):
-        super().__init__()
-        sizes = {"shapecode": 300, "expcode": 100, "jawpose": 3, "globalpose": 3, "cam": 3, "lightcode": 27}
-        self.outputs = {
-            name: torch.as_tensor(np.asarray(outputs.get(name, np.zeros(size))), dtype=torch.float32)
-            for name, size in sizes.items()
-            if outputs.get(name, 0) is not None
-        }
-
-    def forward(self, crops, faces):
-        return {name: values.expand(len(crops), -1) for name, values in self.outputs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +45,7 @@ def landmarker():
 
 
 def _fitter(head, settings=SETTINGS, **outputs) -> EmicaFitter:
-    return EmicaFitter(head, Emica(Says(**outputs), "flame2020", "cpu", 1), settings)
+    return EmicaFitter(head, Emica(FixedOutputs(**outputs), "flame2020", "cpu", 1), settings)
 
 
 def _outputs(seed=0) -> dict[str, np.ndarray]:
@@ -150,7 +134,7 @@ def test_a_good_camera_has_a_small_residual(head, landmarker):
 @pytest.mark.parametrize("camera", [[0.0, 0, 0], [-3.0, 0, 0], [np.nan, 0, 0]])
 def test_a_face_that_is_nowhere_is_a_counted_reject(head, landmarker, repository, monkeypatch, camera):
     monkeypatch.setattr(
-        "ecavatar.reconstruction.table.load_emica", lambda *_: Emica(Says(cam=camera), "flame2020", "cpu", 1)
+        "ecavatar.reconstruction.table.load_emica", lambda *_: Emica(FixedOutputs(cam=camera), "flame2020", "cpu", 1)
     )
     settings = _reconstruct(load_params(repository / "params.yaml").sample.reconstruct)
     reconstructor = Reconstructor(head, settings, repository / "unused")
@@ -214,7 +198,7 @@ def test_too_few_components_are_refused(head):
 def test_threads_are_put_back(head, landmarker):
     before = torch.get_num_threads()
 
-    class Watches(Says):
+    class Watches(FixedOutputs):
         def forward(self, crops, faces):
             self.threads = torch.get_num_threads()
             return super().forward(crops, faces)
