@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Int
 
 from ecavatar.config import SelectSettings
-from ecavatar.corpora.affectnet import read_annotations
+from ecavatar.corpora.affectnet import image_paths, read_annotations
 from ecavatar.emolib.draw import CHECKS, LABELS, LIST_SCHEMA, Check, ImageCheck, Lottery, Queue, inspect_images
 from ecavatar.emolib.duplicates import KnownImages
 from ecavatar.emolib.levels import arousal_levels, is_usable
@@ -24,6 +23,7 @@ from ecavatar.emotion import LEVELS, Emotion
 from ecavatar.errors import DataError
 from ecavatar.seeding import stream
 from ecavatar.storage.files import write_json
+from ecavatar.storage.names import name_order
 from ecavatar.storage.parquet import open_writer, write_table
 from ecavatar.storage.rejects import Reject, check_rejects, write_rejects
 from ecavatar.storage.shards import input_hash
@@ -106,7 +106,7 @@ def select(
     """Draw Emolib's images and the pool.
 
     Args:
-        annotations: table of `ecavatar.corpora.affectnet.read_annotations`.
+        annotations: labels (or the larger table) of `ecavatar.corpora.affectnet.read_annotations`.
         root: the corpus folder that `path` is relative to.
         settings: how many, and by which rule.
         seed: the project's seed; each category and level has a stream of its own.
@@ -184,8 +184,8 @@ def select_folder(
     Raises:
         AssetMissingError, DataError: see `read_annotations`; or too many records were rejected.
     """
-    annotations = read_annotations(affectnet)
-    selection = select(annotations.table, affectnet, settings, seed, None if annotations_only else check)
+    annotations = read_annotations(affectnet, need_images=not annotations_only)
+    selection = select(annotations.labels, affectnet, settings, seed, None if annotations_only else check)
     rejects = [*annotations.rejects, *selection.rejects]
     check_rejects(rejects, selection.examined + len(annotations.rejects), settings.max_rejects, STAGE)
     write_selection(out, selection, rejects)
@@ -201,9 +201,8 @@ class _Candidates:
             raise DataError(
                 f"none of {len(annotations)} annotated images has one of the eight categories and an arousal."
             )
-        names = pa.array(annotations["source_id"].iloc[usable])
         self.annotations = annotations
-        self.rows = usable[pc.sort_indices(names).to_numpy()]
+        self.rows = usable[name_order(annotations["source_id"].iloc[usable])]
         rated = annotations[["emotion_code", "arousal"]].iloc[self.rows]
         self.levels, self.bounds = arousal_levels(rated, settings.levels, settings.per_level)
         self.codes, self.arousal = rated["emotion_code"].to_numpy(np.int8), rated["arousal"].to_numpy(np.float64)
@@ -220,7 +219,8 @@ class _Candidates:
     def labels(self, rows: Int[np.ndarray, " rows"]) -> pa.Table:
         """Columns `LABELS` and, empty, `CHECKS` of rows of the annotations."""
         part = self.annotations.iloc[rows]
-        columns = {name: part[name] for name in ("source_id", "path", "split", "valence", "arousal")}
+        columns = {name: part[name] for name in ("source_id", "split", "valence", "arousal")}
+        columns["path"] = part["path"] if "path" in part else image_paths(part)
         columns |= {f"{name}_px": part[name] for name in _BOX}
         columns["emotion"] = pa.array(_EMOTIONS).take(pa.array(part["emotion_code"]))
         columns["level"] = self._level_of[rows]
