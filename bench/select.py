@@ -31,7 +31,7 @@ SUFFIXES = ("jpg", "JPG", "jpeg", "png")
 DRAW = SelectSettings(per_level=500, levels="equal", near_duplicate_bits=0, pool=0, max_rejects=0)
 """Emolib's 12,000 at most; the pool is permuted, not listed."""
 DRAW_AND_POOL = DRAW.model_copy(update={"pool": 81_223})
-ROUNDS = 9
+ROUNDS = 15
 
 _ROWS_AT_ONCE = 10_000
 
@@ -83,7 +83,7 @@ def read_all_columns(root: Path) -> None:
 
 def read_and_draw(root: Path, settings: SelectSettings = DRAW) -> Selection:
     """What is measured."""
-    return select(read_annotations(root).table, root, settings, 0, check=None)
+    return select(read_annotations(root).labels, root, settings, 0, check=None)
 
 
 def peak_bytes(work: str, root: Path) -> int:

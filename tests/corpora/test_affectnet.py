@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecavatar.corpora import affectnet
@@ -272,6 +272,7 @@ def test_a_damaged_or_missing_npy_file_is_a_reject(tmp_path):
     assert read.table["path"].tolist() == [f"train_set/images/{n}.jpg" for n in range(9) if n not in broken]
 
 
+@settings(deadline=None)  # writes files
 @given(st.binary(max_size=80), st.integers(0, 200))
 def test_any_bytes_are_an_array_or_a_data_error(tmp_path_factory, noise, where):
     path = tmp_path_factory.mktemp("npy") / "x_exp.npy"
