@@ -14,11 +14,12 @@ from ecavatar.animation.animator import Animator
 from ecavatar.animation.emotional import constant_track
 from ecavatar.animation.motion import Motion
 from ecavatar.animation.neutral import NeutralFace
-from ecavatar.config import EmotionSettings, ProfileSettings, ReconstructSettings
+from ecavatar.assets import asset_of_kind
+from ecavatar.config import EmotionSettings, ProfileSettings
 from ecavatar.emotion import LabelPair
-from ecavatar.reconstruction.fitter import reconstruct_photo
 from ecavatar.reconstruction.images import read_image
 from ecavatar.reconstruction.landmarks import FaceLandmarker
+from ecavatar.reconstruction.table import Reconstructor
 from ecavatar.rendering.film import write_film
 from ecavatar.speech.audio import SPEECH_RATE, read_audio
 from ecavatar.speech.track import EmotionTrack
@@ -49,7 +50,7 @@ def animate(
     *,
     label: LabelPair | None,
     emotion2vec: Path,
-    reconstruct: ReconstructSettings,
+    reconstructor: Reconstructor,
     emotions: EmotionSettings,
 ) -> Animation:
     """Let the face in `photo` say what is said in `recording`.
@@ -60,7 +61,7 @@ def animate(
         animator: the trained parts.
         label: emotion and level; None recognises them from the speech.
         emotion2vec: directory of the recogniser, used only without a label.
-        reconstruct: settings of the landmark fitter.
+        reconstructor: finds the face in the photo, with the animator's face model.
         emotions: settings of the emotion track.
 
     Raises:
@@ -70,7 +71,7 @@ def animate(
     samples = read_audio(recording, SPEECH_RATE)
     torch.set_num_threads(1)  # two runs give the same bytes
     with FaceLandmarker() as landmarker:
-        found = reconstruct_photo(read_image(photo), landmarker, animator.asset, reconstruct, name=str(photo))
+        found = reconstructor.face(read_image(photo), landmarker, str(photo)).reconstruction
     neutral = NeutralFace.from_shape(animator.model, found.shape)
     track = _track(samples, label, emotion2vec, emotions)
     lip = animator.lip_motion(neutral, samples)
@@ -104,7 +105,7 @@ def animate_files(
         DataError: see `animate`.
     """
     animator = Animator.load(
-        face_model=data / "assets" / "face_model.npz",
+        face_model=data / asset_of_kind("face-model").path,
         emolib=data / "emolib",
         selftalk=data / "models" / "selftalk",
         funet=data / "models" / "funet",
@@ -115,8 +116,8 @@ def animate_files(
         recording,
         animator,
         label=label,
-        emotion2vec=data / "assets" / "emotion2vec",
-        reconstruct=settings.reconstruct,
+        emotion2vec=data / asset_of_kind("emotion2vec").path,
+        reconstructor=Reconstructor(animator.asset, settings.reconstruct, data / asset_of_kind("emica").path),
         emotions=settings.emotions,
     )
     write_film(out, animation.motion, animator.asset, size_px=size_px, sound=animation.sound)

@@ -24,7 +24,7 @@ def settings():
 
 def supply_everything(data):
     for asset in ASSETS:
-        if asset.needed_by and not asset.converter:
+        if asset.needed_by:
             place = data / asset.path
             place.mkdir(parents=True) if asset.is_folder else place.parent.mkdir(parents=True, exist_ok=True)
             names = [name.split("|")[0] for name in asset.files] or ["file"]
@@ -83,7 +83,7 @@ def test_missing_files_end_the_command_with_2_and_start_nothing(tmp_path):
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: repro: profile full needs 7 input(s)")
+    assert done.stderr.startswith("error: repro: profile full needs 10 input(s)")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
     assert not list((tmp_path / "prefect").glob("server.pid"))
