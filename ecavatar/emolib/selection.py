@@ -196,13 +196,14 @@ class _Candidates:
     """The usable rows of the annotations by cell, sorted by name: the draw must not depend on the order of lists."""
 
     def __init__(self, annotations: pd.DataFrame, settings: SelectSettings) -> None:
-        usable = np.flatnonzero(is_usable(annotations))
-        if not len(usable):
+        usable = is_usable(annotations)
+        if not usable.any():
             raise DataError(
                 f"none of {len(annotations)} annotated images has one of the eight categories and an arousal."
             )
         self.annotations = annotations
-        self.rows = usable[name_order(annotations["source_id"].iloc[usable])]
+        order = name_order(annotations["source_id"])
+        self.rows = order[usable[order]]
         rated = annotations[["emotion_code", "arousal"]].iloc[self.rows]
         self.levels, self.bounds = arousal_levels(rated, settings.levels, settings.per_level)
         self.codes, self.arousal = rated["emotion_code"].to_numpy(np.int8), rated["arousal"].to_numpy(np.float64)

@@ -102,7 +102,7 @@ def checked_annotations(lists: list[RawRows], rejects: Sequence[Reject]) -> Anno
     lists.clear()
     pa.default_memory_pool().release_unused()  # what the reader needed on the way
     names = _one_piece(columns.pop("source_id").chunks)
-    pa.default_memory_pool().release_unused()  # the pieces
+    pa.default_memory_pool().release_unused()  # the pieces of the names
     numbers = {name: columns.pop(name).to_numpy() for name in ("expression", "valence", "arousal")}
     problems = _row_problems(names, numbers)
     bad = np.flatnonzero(problems)
@@ -115,6 +115,7 @@ def checked_annotations(lists: list[RawRows], rejects: Sequence[Reject]) -> Anno
         **{name: _without_marker(numbers.pop(name)) for name in ("valence", "arousal")},
         **_boxes({name: columns.pop(name).to_numpy() for name in BOX}),
     }
+    pa.default_memory_pool().release_unused()  # the numbers as they were read
     good = problems == 0
     if len(bad):
         names = names.filter(pa.array(good))
