@@ -5,10 +5,12 @@ import os
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from ecavatar.errors import AssetMissingError, DataError
 from ecavatar.reconstruction.emica.checkpoint import convert_checkpoint, load_networks, open_checkpoint
 from ecavatar.reconstruction.emica.networks import VARIANTS, meta_networks
+from ecavatar.storage.files import sha256_file
 from tests.fabricate_emica import emica_tensors, write_lightning, write_plain
 
 WRITERS = pytest.mark.parametrize(
@@ -39,7 +41,10 @@ def test_a_converted_checkpoint_holds_the_networks_tensor_by_tensor(tmp_path, te
     assert facts["parameters"] == 117_074_326
     assert len(str(facts["sha256"])) == 64
     with safe_open(target, framework="pt") as file:
-        assert file.metadata()["sha256"] == facts["sha256"]
+        assert str(facts["sha256"]) in file.metadata()["ecavatar-emica-1"]
+    first = sha256_file(target)
+    convert_checkpoint(source, target)
+    assert sha256_file(target) == first
     loaded = load_networks(target)
     assert loaded.basis == "flame2020"
     assert not loaded.networks.training
@@ -195,3 +200,9 @@ def test_only_converted_files_are_loaded(tmp_path, tensors):
         load_networks(tmp_path / "absent.safetensors")
     with pytest.raises(DataError, match="not a safetensors file"):
         load_networks(write_plain(tmp_path / "emica.pt", tensors))
+    save_file({"w": torch.ones(2)}, tmp_path / "other.safetensors", {"model": "another"})
+    with pytest.raises(DataError, match="found model"):
+        load_networks(tmp_path / "other.safetensors")
+    save_file({"w": torch.ones(2)}, tmp_path / "odd.safetensors", {"ecavatar-emica-1": '{"coarse": ["x"]}'})
+    with pytest.raises(DataError, match="damaged"):
+        load_networks(tmp_path / "odd.safetensors")

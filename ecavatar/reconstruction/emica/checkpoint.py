@@ -130,9 +130,10 @@ def convert_checkpoint(source: Path, target: Path) -> dict[str, object]:
         "basis_from": checkpoint.basis_from,
         "sha256": sha256_file(source),
     }
-    orders = {"coarse": json.dumps(variant.coarse), "expression": json.dumps(variant.expression)}
+    orders = {"coarse": variant.coarse, "expression": variant.expression}
+    description = json.dumps(facts | orders, sort_keys=True)  # one entry: safetensors writes several in any order
     with atomic_path(target) as temporary:
-        save_file(_read_all(checkpoint), temporary, {"format": FORMAT} | orders | facts)
+        save_file(_read_all(checkpoint), temporary, {FORMAT: description})
     counts = {
         "tensors": len(checkpoint.tensors),
         "parameters": sum(parameter.numel() for parameter in meta_networks(variant).parameters()),
@@ -167,18 +168,19 @@ def load_networks(path: Path, device: torch.device | str = "cpu") -> LoadedEmica
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is not a safetensors file ({error}). {_CONVERT}") from None
-    if metadata.get("format") != FORMAT:
-        raise DataError(f"{path}: expected format {FORMAT}, found {metadata.get('format', 'none')}. {_CONVERT}")
-    variant = Variant(
-        name=metadata["variant"],
-        coarse=tuple(json.loads(metadata["coarse"])),
-        expression=tuple(json.loads(metadata["expression"])),
-    )
-    networks = meta_networks(variant)
+    if FORMAT not in metadata:
+        raise DataError(f"{path}: expected format {FORMAT}, found {', '.join(metadata) or 'none'}. {_CONVERT}")
+    try:
+        facts = json.loads(metadata[FORMAT])
+        coarse, expression = tuple(facts["coarse"]), tuple(facts["expression"])
+        networks = meta_networks(Variant(name=facts["variant"], coarse=coarse, expression=expression))
+        basis = str(facts["basis"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: its description is damaged ({error!r}). {_CONVERT}") from None
     if problems := _shape_problems({key: tuple(tensor.shape) for key, tensor in tensors.items()}, networks):
         raise DataError(f"{path}: {_listed(problems)} {_CONVERT}")
     networks.load_state_dict(tensors, strict=True, assign=True)
-    return LoadedEmica(networks=networks.requires_grad_(requires_grad=False).eval(), basis=metadata["basis"])
+    return LoadedEmica(networks=networks.requires_grad_(requires_grad=False).eval(), basis=basis)
 
 
 _CONVERT = "Convert the published checkpoint again with `ecavatar assets add emica FILE`."
@@ -304,9 +306,7 @@ def _read_all(checkpoint: Checkpoint) -> dict[str, Tensor]:
     for key, stored in checkpoint.tensors.items():
         tensor = checkpoint.file.read(stored)
         is_counter = key.endswith("num_batches_tracked")
-        result[key] = tensor.to(torch.int64 if is_counter else torch.float32).clone(
-            memory_format=torch.contiguous_format
-        )
+        result[key] = tensor.to(torch.int64 if is_counter else torch.float32).contiguous()
         if not is_counter and not bool(result[key].isfinite().all()):
             broken.append(f"{key} is not finite")
     if broken:
