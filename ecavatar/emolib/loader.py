@@ -2,6 +2,7 @@
 
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,15 @@ class EmolibItems:
             raise DataError(f"{directory} has no config {config!r}; it has {', '.join(info.columns)}.")
         if split is not None and split not in info.rows:
             raise DataError(f"{directory} has no split {split!r}; it has {', '.join(info.rows)}.")
-        files = {path: n for name in info.rows if split in (None, name) for path, n in info.files(config, name).items()}
+        splits = [name for name in info.rows if split in (None, name)]
+        files = {path: n for name in splits for path, n in info.files(config, name).items()}
         if missing := [path for path in files if not (self.directory / path).is_file()]:
             raise AssetMissingError(f"{self.directory / missing[0]} not found. Copy the release again.")
         self.columns: tuple[Column, ...] = info.columns[config]
         self._paths = [self.directory / path for path in files]
+        tags = {"topology": info.topology, "basis": info.basis}
+        self._constants = [{**tags, "split": name} for name in splits for _ in info.files(config, name)]
+        """What is the same in all rows of a file: a fifth of the time to read a row group."""
         self._starts = np.concatenate([[0], np.cumsum(list(files.values()), dtype=np.int64)])
         self._forget()
 
@@ -109,8 +114,9 @@ class EmolibItems:
         key = (file, group)
         if key not in self._cache:
             try:  # one thread: a pool does not survive a fork
-                table = self._files[file][0].read_row_group(group, use_threads=False)
-                decoded = dict(_decoded(column, table[column.name]) for column in self.columns)
+                wanted = [column.name for column in self.columns if column.name not in self._constants[file]]
+                table = self._files[file][0].read_row_group(group, columns=wanted, use_threads=False)
+                decoded = dict(_decoded(column, table, self._constants[file]) for column in self.columns)
             except (pa.ArrowException, OSError, KeyError, ValueError) as error:
                 raise self._damaged(file, error) from None
             self._cache[key] = table.nbytes, decoded
@@ -126,10 +132,13 @@ class EmolibItems:
         )
 
 
-def _decoded(column: Column, values: pa.ChunkedArray) -> tuple[str, np.ndarray | list]:
+def _decoded(column: Column, table: pa.Table, constants: Mapping[str, str]) -> tuple[str, np.ndarray | list]:
     """Name and values of a column in an item: an array for vectors and meshes, a list of Python values for the rest."""
+    if column.name in constants:
+        return column.name, [constants[column.name]] * table.num_rows
+    values = table[column.name]
     if not column.shape:
-        known = values.to_numpy() if column.kind == "float32" else values  # null becomes NaN
+        known = values.to_numpy() if column.is_numeric else values  # null becomes NaN
         return column.name, known.tolist() if isinstance(known, np.ndarray) else known.to_pylist()
     flat = values.combine_chunks()
     for _ in column.shape:

@@ -14,7 +14,7 @@ SCHEMA_VERSION = "2.0.0"
 SPLITS = ("train", "val")
 """AffectNet's own, in the order of a release's rows."""
 CONFIGS = ("coefficients", "vertices", "vertices_int16", "images")
-ROW_GROUP = {"coefficients": 64, "vertices": 8, "vertices_int16": 8, "images": 8}
+ROW_GROUP = {"coefficients": 32, "vertices": 8, "vertices_int16": 8, "images": 8}
 """Rows of a row group, the smallest piece that is read alone: measured to be quick for one random item."""
 INFO, STATS, TOPOLOGY, CARD, CROISSANT = (
     Path("meta") / "info.json",
@@ -25,6 +25,8 @@ INFO, STATS, TOPOLOGY, CARD, CROISSANT = (
 )
 FREE_BASES = ("open-head", "flame2023-open")
 """Face models whose meshes may be passed on."""
+IMPORTED = "imported"
+"""Backend of faces that others reconstructed: cameras and alignments may be unknown."""
 COORDINATES = "x to the subject's left, y up, z forward; metres; head at zero pose"
 
 Source = Literal["affectnet", "sample"]

@@ -20,6 +20,7 @@ from ecavatar.emolib.schema import (
     CARD,
     CONFIGS,
     CROISSANT,
+    IMPORTED,
     ROW_GROUP,
     STATS,
     TOPOLOGY,
@@ -47,7 +48,8 @@ _STATS_TOLERANCE = 1e-7
 _MESH_TOLERANCE_M = 1e-6
 """Between machines, whose float32 sums differ in their last bits."""
 _KEYS = ("item_id", "split", "emotion", "emotion_code", "level")
-_MAY_BE_UNKNOWN = ("valence", "arousal", "residual_mm")
+_MAY_BE_UNKNOWN = frozenset({"valence", "arousal", "residual_mm"})
+_COEFFICIENTS = ("shape", "expression", "jaw_pose")
 _SHOWN = 3
 
 Check = Callable[["_Release"], Iterator[str]]
@@ -193,22 +195,27 @@ def _splits(release: _Release) -> Iterator[str]:
 
 
 def _numbers(release: _Release) -> Iterator[str]:
-    """Every number is finite that may not be unknown."""
-    columns = [c for c in release.info.columns["coefficients"] if c.is_numeric and c.name not in _MAY_BE_UNKNOWN]
+    """No number is infinite, and none is unknown that must be known."""
+    columns = [column for column in release.info.columns["coefficients"] if column.is_numeric]
+    free = {column.name for column in columns} - set(_COEFFICIENTS) if release.info.backend == IMPORTED else set()
     wrong: Counter[str] = Counter()
     for split in release.info.rows:
         for table in release.pieces("coefficients", split, [column.name for column in columns]):
-            wrong.update(column.name for column in columns if not _is_finite(table[column.name]))
+            wrong.update(
+                column.name
+                for column in columns
+                if not _is_finite(table[column.name], may_be_unknown=column.name in free | _MAY_BE_UNKNOWN)
+            )
     yield from (f"column {name} has numbers that are not finite." for name in sorted(wrong))
 
 
-def _is_finite(column: pa.ChunkedArray) -> bool:
-    values = column.combine_chunks()
+def _is_finite(column: pa.ChunkedArray, *, may_be_unknown: bool) -> bool:
+    values, is_complete = column.combine_chunks(), True
     while pa.types.is_fixed_size_list(values.type):
-        if values.null_count:
-            return False
+        is_complete = is_complete and values.null_count == 0
         values = values.flatten()
-    return values.null_count == 0 and bool(np.isfinite(values.to_numpy(zero_copy_only=False)).all())
+    numbers = values.to_numpy(zero_copy_only=False)  # null becomes NaN
+    return not np.isinf(numbers).any() if may_be_unknown else is_complete and bool(np.isfinite(numbers).all())
 
 
 def _statistics(release: _Release) -> Iterator[str]:

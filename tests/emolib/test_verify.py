@@ -215,6 +215,18 @@ def test_numbers_that_are_not_finite_are_told(release, value):
     the_only(verify(release), "column shape has numbers that are not finite")
 
 
+def test_cameras_may_be_unknown_only_of_imported_faces(write, faces, tmp_path):
+    unknown = {"rotation": [[np.nan] * 9] * 40, "image_height_px": [None] * 40, "scale_px_per_m": [np.nan] * 40}
+    for name, values in unknown.items():
+        faces = faces.set_column(faces.column_names.index(name), name, pa.array(values, faces.schema.field(name).type))
+    write(tmp_path / "imported", faces, backend="imported")
+    write(tmp_path / "own", faces)
+    assert verify(tmp_path / "imported") == []
+    told = verify(tmp_path / "own")
+    assert len(told) == len(unknown)
+    assert all(any(f"column {name} has" in problem for problem in told) for name in unknown)
+
+
 def test_unknown_coefficients_are_told(release):
     edit_rows(release, VAL, with_column("expression", lambda rows: [None, *rows[1:]]))
     the_only(verify(release), "column expression has numbers that are not finite")
