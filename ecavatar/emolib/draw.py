@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
-from ecavatar.emolib.duplicates import KnownImages, Twin, perceptual_hash
+from ecavatar.emolib.duplicates import Hashes, KnownImages, Twin, hash_bytes, perceptual_hash
 from ecavatar.errors import DataError
 from ecavatar.reconstruction.images import ImageError, decode_image, read_image_bytes
 from ecavatar.storage.files import resolve_inside
@@ -119,32 +119,41 @@ class Lottery:
             turn = [queues[name].take(int(count)) for name, count in zip(names, missing, strict=True)]
             cells = np.repeat(np.arange(len(names)), [len(part.rows) for part in turn])
             if not len(cells):
-                return pa.concat_tables(drawn).combine_chunks()
-            records, is_good = self._examined(names, cells, turn)
+                return pa.concat_tables(drawn)
+            tables, is_good = self._examined(names, cells, turn)
             missing = missing - np.bincount(cells[is_good], minlength=len(names))
-            drawn.append(records.filter(pa.array(is_good)))
+            drawn += tables
 
     def _examined(
         self, names: Sequence[str], cells: Int[np.ndarray, " candidates"], turn: Sequence[Queue]
-    ) -> tuple[pa.Table, Bool[np.ndarray, " candidates"]]:
+    ) -> tuple[list[pa.Table], Bool[np.ndarray, " candidates"]]:
+        """The good candidates, some per table, and which ones are good."""
         rows, places = (np.concatenate([getattr(part, name) for part in turn]) for name in ("rows", "places"))
         self.examined += len(rows)
-        tables, problems = [], []
+        tables: list[pa.Table] = []
+        problems: list[tuple[str, str] | None] = []
+        hashes = _Hashes()
         for start in range(0, len(rows), _IMAGES_AT_ONCE):
             part = slice(start, start + _IMAGES_AT_ONCE)
             ids = [f"{names[cell]}_{place:06d}" for cell, place in zip(cells[part], places[part], strict=True)]
             table, found = self._opened(self._listed(ids, places[part], self._labels(rows[part])))
+            if self._check:
+                hashes.add(table, found)
             tables.append(table)
             problems += found
-        records = pa.concat_tables(tables)
-        problems = self._copies(records, problems) if self._check else problems
+        hashes.admit_to(self._known, problems)
+        is_good = np.array([problem is None for problem in problems], bool)
+        for place, table in enumerate(tables):
+            part = slice(place * _IMAGES_AT_ONCE, (place + 1) * _IMAGES_AT_ONCE)
+            if not is_good[part].all():
+                self._reject(table, problems[part])
+                tables[place] = table.filter(pa.array(is_good[part]))
+        return tables, is_good
+
+    def _reject(self, records: pa.Table, problems: Sequence[tuple[str, str] | None]) -> None:
         subjects = records[self._named_by].to_pylist()
-        self.rejects += [
-            Reject(subject, self._stage, *problem)
-            for subject, problem in zip(subjects, problems, strict=True)
-            if problem
-        ]
-        return records, np.array([problem is None for problem in problems], bool)
+        told = zip(subjects, problems, strict=True)
+        self.rejects += [Reject(subject, self._stage, *problem) for subject, problem in told if problem]
 
     def _listed(self, ids: Sequence[str], places: Int[np.ndarray, " rows"], labels: pa.Table) -> pa.Table:
         columns = {"item_id": pa.array(ids, _TEXT), "place": pa.array(places, pa.int32())}
@@ -172,15 +181,34 @@ class Lottery:
             records = records.set_column(LIST_SCHEMA.get_field_index(name), name, pa.array(values, _TEXT))
         return records, problems
 
-    def _copies(self, records: pa.Table, problems: Sequence[tuple[str, str] | None]) -> list[tuple[str, str] | None]:
-        """`problems`, with those of images that copy one accepted before."""
-        good = pa.array([place for place, problem in enumerate(problems) if problem is None], pa.int64())
-        columns = ["item_id", *CHECKS.names]
-        twins = self._known.admit(*(records[name].take(good).to_pylist() for name in columns))
-        merged = list(problems)
-        for place, twin in zip(good.to_pylist(), twins, strict=True):
-            merged[place] = _copy_problem(twin) if twin else None
-        return merged
+
+class _Hashes:
+    """What the good ones of many candidates hash to, as bytes: a hundred thousand texts would be large."""
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self.names: list[str] = []
+        self.digests: list[Hashes] = []
+        self.pictures: list[Hashes] = []
+        self._seen = 0
+
+    def add(self, records: pa.Table, problems: Sequence[tuple[str, str] | None]) -> None:
+        """Append the next candidates, of which those without a problem are kept."""
+        good = [place for place, problem in enumerate(problems) if problem is None]
+        chosen = records.take(pa.array(good, pa.int64()))
+        self.places += [self._seen + place for place in good]
+        self.names += chosen["item_id"].to_pylist()
+        self.digests.append(hash_bytes(chosen["content_sha256"].to_pylist()))
+        self.pictures.append(hash_bytes(chosen["perceptual_hash"].to_pylist()))
+        self._seen += records.num_rows
+
+    def admit_to(self, known: KnownImages, problems: list[tuple[str, str] | None]) -> None:
+        """Make them known, and write into `problems` which ones copy another."""
+        if not self.names:
+            return
+        twins = known.admit(self.names, np.concatenate(self.digests), np.concatenate(self.pictures))
+        for place, twin in zip(self.places, twins, strict=True):
+            problems[place] = _copy_problem(twin) if twin else None
 
 
 def _copy_problem(twin: Twin) -> tuple[str, str]:

@@ -59,20 +59,18 @@ class KnownImages:
         self._digests = np.zeros((0, _HASH_BYTES), np.uint8)
         self._hashes = np.zeros((0, _HASH_BYTES), np.uint8)
 
-    def admit(
-        self, names: Sequence[str], content_sha256: Sequence[str], perceptual_hashes: Sequence[str]
-    ) -> list[Twin | None]:
+    def admit(self, names: Sequence[str], digests: Hashes, perceptual_hashes: Hashes) -> list[Twin | None]:
         """Take images in the order given: None for one that is accepted, else the accepted one that it copies.
 
         Args:
             names: what a message calls each image.
-            content_sha256: of each file, hexadecimal.
-            perceptual_hashes: of each picture, see `perceptual_hash`.
+            digests: SHA-256 of each file, see `hash_bytes`.
+            perceptual_hashes: of each picture.
         """
         first_new = len(self._names)
         all_names = [*self._names, *names]
-        digests = np.concatenate([self._digests, _bytes_of(content_sha256)])
-        hashes = np.concatenate([self._hashes, _bytes_of(perceptual_hashes)])
+        digests = np.concatenate([self._digests, digests])
+        hashes = np.concatenate([self._hashes, perceptual_hashes])
         twin_of = _first_accepted(hashes, first_new, self.near_bits)
         is_kept = twin_of < 0
         words = hashes.view(np.uint64)
@@ -85,6 +83,11 @@ class KnownImages:
         self._names = [name for name, keep in zip(all_names, is_kept, strict=True) if keep]
         self._digests, self._hashes = digests[is_kept], hashes[is_kept]
         return found
+
+
+def hash_bytes(texts: Sequence[str]) -> Hashes:
+    """The bytes of hashes that are written as 64 hexadecimal digits each."""
+    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(len(texts), _HASH_BYTES)
 
 
 def near_pairs(hashes: Hashes, first_new: int, near_bits: int) -> Int[np.ndarray, "pairs 2"]:
@@ -157,7 +160,3 @@ def _distances(
     words: UInt64[np.ndarray, "images 4"], left: Int[np.ndarray, " pairs"], right: Int[np.ndarray, " pairs"]
 ) -> Int[np.ndarray, " pairs"]:
     return np.bitwise_count(words[left] ^ words[right]).sum(axis=1, dtype=np.int64)
-
-
-def _bytes_of(texts: Sequence[str]) -> Hashes:
-    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(len(texts), _HASH_BYTES)

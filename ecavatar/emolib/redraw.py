@@ -39,8 +39,6 @@ from ecavatar.storage.rejects import Reject, check_rejects, read_rejects, write_
 from ecavatar.storage.shards import HASH_KEY, input_hash, list_shards, shard_path, split_rows, write_shard
 
 EMOLIB = "emolib"
-RECORDS = "records.parquet"
-"""In a round's directory: what its shards are made from."""
 WORK = "work"
 """Below the output: rounds that are not merged yet; gone when all is done."""
 NOT_HASHED = frozenset({"shards", "max_rejects"})
@@ -85,7 +83,7 @@ def fill_lists(
     """
     rounds = _Rounds(work, run, shards, max_rejects)
     reserve, known = _Reserve(index), KnownImages(_near_bits(index))
-    emolib = _emolib_hand(read_table(index), reserve)
+    emolib = _emolib_hand(index, reserve)
     rounds.fill(EMOLIB, emolib, _lottery(emolib, images, check, known))
     pool = _pool_hand(_companion(index, POOL_LIST), reserve, emolib)
     rounds.fill(POOL, pool, _lottery(pool, images, check, known))
@@ -128,7 +126,7 @@ def reconstruct_index(
     counts: dict[str, int] = Counter()
 
     def run(directory: Path, parts: int) -> None:
-        counts["drawn"] += read_table(directory / RECORDS, ["item_id"]).num_rows
+        counts["drawn"] += sum(read_table(records_path(directory, part), ["item_id"]).num_rows for part in range(parts))
         for part in range(parts):
             counts["done"] += reconstruct_part(directory, part, parts, reconstructor, images, made_from)
             if progress:
@@ -136,7 +134,7 @@ def reconstruct_index(
 
     rounds = _Rounds(out / WORK, run, settings.shards, settings.max_rejects)
     if table_metadata(index).get(LIST_KEY) == EMOLIB and index.with_name(RESERVE).is_file():
-        hand = _emolib_hand(read_table(index), _Reserve(index))
+        hand = _emolib_hand(index, _Reserve(index))
         rounds.fill(EMOLIB, hand, _lottery(hand, images, check, KnownImages(_near_bits(index))))
     else:
         rounds.run_once(EMOLIB, _plain_records(index))
@@ -163,9 +161,7 @@ def reconstruct_part(
     Returns:
         How many records the part has.
     """
-    table = read_table(directory / RECORDS)
-    rows = split_rows(table.num_rows, parts)[part]
-    records = table.slice(rows.start, len(rows))
+    records = read_table(records_path(directory, part))
 
     def make() -> pa.Table:
         with FaceLandmarker() as landmarker:
@@ -176,7 +172,12 @@ def reconstruct_part(
     write_shard(
         shard_path(directory, part, parts), input_hash(records.to_pylist(), made_from), make, reconstructor.tags
     )
-    return len(rows)
+    return records.num_rows
+
+
+def records_path(directory: Path, part: int) -> Path:
+    """Where the images that one part of a round is made from lie."""
+    return directory / f"records-{part:05d}.parquet"
 
 
 def rejects_path(directory: Path, part: int) -> Path:
@@ -224,29 +225,48 @@ class _Rounds:
         """Draw and reconstruct until the hand has what it wants or nothing is left."""
         missing = dict(hand.wanted)
         while True:
-            records = lottery.draw(hand.queues, missing)
+            prepared = self._prepared(name, lottery.draw(hand.queues, missing))
             self.rejects += lottery.rejects
             lottery.rejects = []
-            if records.num_rows == 0 and name in self.rounds:
+            if prepared is None:
                 return
-            self.replacements += records.num_rows if name in self.rounds else 0
-            kept = Counter(item_id.rsplit("_", 1)[0] for item_id in self.run_once(name, records))
+            kept = self._reconstructed(name, *prepared)
             missing = {cell: count - kept[cell] for cell, count in missing.items()}
 
-    def run_once(self, name: str, records: pa.Table) -> list[str]:
-        """Reconstruct these records as a further round; the item ids that have a face."""
+    def run_once(self, name: str, records: pa.Table) -> None:
+        """Reconstruct these records and replace none."""
+        prepared = self._prepared(name, records)
+        if prepared:
+            self._reconstructed(name, *prepared)
+
+    def _prepared(self, name: str, records: pa.Table) -> tuple[Path, int] | None:
+        """Directory and number of parts of a further round; None when nothing is to do, though a first one always is."""
         done = self.rounds.setdefault(name, [])
+        if done and not records.num_rows:
+            return None
+        self.replacements += records.num_rows if done else 0
         directory = self.work / f"{name}-{len(done):03d}"
-        parts = len(split_rows(records.num_rows, self.shards))
-        paths = [shard_path(directory, part, parts) for part in range(parts)]
-        rejects = [rejects_path(directory, part) for part in range(parts)]
-        clean_stale(directory, {path.name for path in [*paths, *rejects]})
-        write_table(directory / RECORDS, records.sort_by("item_id"), row_group_size=RESERVE_ROWS_AT_ONCE)
+        ranges = split_rows(records.num_rows, self.shards)
+        names = [path(directory, part).name for part in range(len(ranges)) for path in (records_path, rejects_path)]
+        clean_stale(
+            directory, {*names, *(shard_path(directory, part, len(ranges)).name for part in range(len(ranges)))}
+        )
+        order = pc.sort_indices(records["item_id"])
+        for part, rows in enumerate(ranges):
+            write_table(records_path(directory, part), records.take(order.slice(rows.start, len(rows))))
+        return directory, len(ranges)
+
+    def _reconstructed(self, name: str, directory: Path, parts: int) -> Mapping[str, int]:
+        """How many faces each cell got in this round."""
         self.run(directory, parts)
-        done.append(directory)
-        kept = [item_id for path in paths for item_id in read_table(path, ["item_id"])["item_id"].to_pylist()]
-        self.faces[name] += len(kept)
-        self.rejects += [Reject(*row) for path in rejects for row in read_rejects(path).itertuples(index=False)]
+        self.rounds[name].append(directory)
+        kept = Counter()
+        for part in range(parts):
+            ids = read_table(shard_path(directory, part, parts), ["item_id"])["item_id"].to_pylist()
+            kept.update(item_id.rsplit("_", 1)[0] for item_id in ids)
+            rows = read_rejects(rejects_path(directory, part)).itertuples(index=False)
+            self.rejects += [Reject(*row) for row in rows]
+        self.faces[name] += kept.total()
         total = sum(self.faces.values()) + len(self.rejects)
         check_rejects(self.rejects, total, self.max_rejects, STAGE)
         return kept
@@ -255,11 +275,27 @@ class _Rounds:
         return Filling(rounds=self.rounds, faces=dict(self.faces), replacements=self.replacements, rejects=self.rejects)
 
 
-class _Reserve:
-    """What was not drawn: its order is in memory, its labels are read where they are needed."""
+class _Lazy:
+    """Some columns of a table of which a few rows at a time are read."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema = path, schema
+
+    def take(self, rows: Int[np.ndarray, " rows"]) -> pa.Table:
+        """Some rows, in this order."""
+        groups = rows // RESERVE_ROWS_AT_ONCE
+        tables = [self.schema.empty_table()]
+        for group in np.unique(groups).tolist():
+            within = rows[groups == group] % RESERVE_ROWS_AT_ONCE
+            tables.append(read_row_group(self.path, group, self.schema.names).take(pa.array(within)))
+        return pa.concat_tables(tables).take(pa.array(_places_after(groups)))
+
+
+class _Reserve(_Lazy):
+    """What was not drawn; its order is in memory."""
 
     def __init__(self, index: Path) -> None:
-        self.path = _companion(index, RESERVE)
+        super().__init__(_companion(index, RESERVE), LABELS)
         order = read_table(self.path, ["cell", "place", "pool_place"])
         cells = order["cell"].combine_chunks().dictionary_encode()
         self.cells: list[str] = cells.dictionary.to_pylist()
@@ -272,22 +308,13 @@ class _Reserve:
         code = self.cells.index(name) if name in self.cells else -1
         return np.flatnonzero(self.cell_of == code)
 
-    def labels(self, rows: Int[np.ndarray, " rows"]) -> pa.Table:
-        """Columns `LABELS` of some rows."""
-        groups = rows // RESERVE_ROWS_AT_ONCE
-        tables = [LABELS.empty_table()]
-        for group in np.unique(groups).tolist():
-            within = rows[groups == group] % RESERVE_ROWS_AT_ONCE
-            tables.append(read_row_group(self.path, group, LABELS.names).take(pa.array(within)))
-        places = np.argsort(np.argsort(groups, kind="stable"), kind="stable")
-        return pa.concat_tables(tables).take(pa.array(places))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Hand:
     """The images of one list and, after them in each permutation, those of the reserve."""
 
-    listed: pa.Table
+    listed: _Lazy
+    n_listed: int
     reserve: _Reserve
     queues: Mapping[str, Queue]
     """Rows count through the list first, then through the reserve."""
@@ -295,48 +322,64 @@ class _Hand:
 
     def labels(self, rows: Int[np.ndarray, " rows"]) -> pa.Table:
         """Columns `LABELS` and `CHECKS`; the reserve's images have not been opened."""
-        is_listed = rows < self.listed.num_rows
-        first = self.listed.select([*LABELS.names, *CHECKS.names]).take(pa.array(rows[is_listed]))
-        rest = self.reserve.labels(rows[~is_listed] - self.listed.num_rows)
+        is_listed = rows < self.n_listed
+        rest = self.reserve.take(rows[~is_listed] - self.n_listed)
         for field in CHECKS:
             rest = rest.append_column(field, pa.repeat("", rest.num_rows))
-        order = np.argsort(np.argsort(~is_listed, kind="stable"), kind="stable")
-        return pa.concat_tables([first, rest]).take(pa.array(order))
+        return pa.concat_tables([self.listed.take(rows[is_listed]), rest]).take(pa.array(_places_after(~is_listed)))
 
     def taken_from_reserve(self) -> Bool[np.ndarray, " rows"]:
         """Which rows of the reserve have been looked at."""
-        seen = np.zeros(self.listed.num_rows + len(self.reserve.places), bool)
+        seen = np.zeros(self.n_listed + len(self.reserve.places), bool)
         for queue in self.queues.values():
             seen[queue.rows[: queue.taken]] = True
-        return seen[self.listed.num_rows :]
+        return seen[self.n_listed :]
 
 
-def _emolib_hand(listed: pa.Table, reserve: _Reserve) -> _Hand:
+def _emolib_hand(index: Path, reserve: _Reserve) -> _Hand:
+    listed = read_table(index, ["emotion", "level", "place"])
     names = pc.binary_join_element_wise(listed["emotion"], listed["level"].cast(pa.string()), "_")
     cell_of, places = np.array(names.to_pylist(), dtype=object), listed["place"].to_numpy()
     queues = {}
     for name in sorted(set(cell_of.tolist())):
         rows = np.flatnonzero(cell_of == name)
-        rows = rows[np.argsort(places[rows])]
-        rest = reserve.of_cell(name)
-        queues[name] = Queue(
-            np.concatenate([rows, rest + listed.num_rows]), np.concatenate([places[rows], reserve.places[rest]])
-        )
-    return _Hand(listed=listed, reserve=reserve, queues=queues, wanted=dict(Counter(cell_of.tolist())))
+        queues[name] = _queue(rows, places, reserve.of_cell(name), reserve.places)
+    return _Hand(
+        listed=_listed(index),
+        n_listed=len(places),
+        reserve=reserve,
+        queues=queues,
+        wanted=dict(Counter(cell_of.tolist())),
+    )
 
 
 def _pool_hand(path: Path, reserve: _Reserve, emolib: _Hand) -> _Hand:
     """The pool's list without what Emolib has taken."""
-    listed, is_taken = read_table(path), emolib.taken_from_reserve()
-    places = listed["place"].to_numpy()
+    places, is_taken = read_table(path, ["place"])["place"].to_numpy(), emolib.taken_from_reserve()
     rows = np.flatnonzero(~np.isin(places, reserve.pool_places[is_taken]))
-    rows = rows[np.argsort(places[rows])]
     rest = np.flatnonzero((reserve.pool_places >= 0) & ~is_taken & ~np.isin(reserve.pool_places, places))
-    rest = rest[np.argsort(reserve.pool_places[rest])]
-    queue = Queue(
-        np.concatenate([rows, rest + listed.num_rows]), np.concatenate([places[rows], reserve.pool_places[rest]])
-    )
-    return _Hand(listed=listed, reserve=reserve, queues={POOL: queue}, wanted={POOL: listed.num_rows})
+    queues = {POOL: _queue(rows, places, rest, reserve.pool_places)}
+    return _Hand(listed=_listed(path), n_listed=len(places), reserve=reserve, queues=queues, wanted={POOL: len(places)})
+
+
+def _queue(
+    rows: Int[np.ndarray, " rows"],
+    places: Int[np.ndarray, " listed"],
+    rest: Int[np.ndarray, " rest"],
+    rest_places: Int[np.ndarray, " reserve"],
+) -> Queue:
+    """Rows of the list, then rows of the reserve, each in the order of their places."""
+    rows, rest = rows[np.argsort(places[rows])], rest[np.argsort(rest_places[rest])]
+    return Queue(np.concatenate([rows, rest + len(places)]), np.concatenate([places[rows], rest_places[rest]]))
+
+
+def _listed(path: Path) -> _Lazy:
+    return _Lazy(path, pa.schema([*LABELS, *CHECKS]))
+
+
+def _places_after(groups: np.ndarray) -> Int[np.ndarray, " rows"]:
+    """Where each row stands after rows were collected group by group."""
+    return np.argsort(np.argsort(groups, kind="stable"), kind="stable")
 
 
 def _lottery(hand: _Hand, images: Path, check: Check, known: KnownImages) -> Lottery:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ecavatar.config import SelectSettings
 from ecavatar.emolib.draw import ImageCheck
-from ecavatar.emolib.redraw import EMOLIB, RECORDS, Filling, clean_work, fill_lists, merge_rounds, rejects_path
+from ecavatar.emolib.redraw import EMOLIB, Filling, clean_work, fill_lists, merge_rounds, records_path, rejects_path
 from ecavatar.emolib.selection import POOL, select, write_selection
 from ecavatar.errors import DataError
 from ecavatar.storage.parquet import read_table
@@ -57,9 +57,8 @@ class _Fitter:
         self.faceless, self.asked = set(faceless), []
 
     def __call__(self, directory: Path, parts: int) -> None:
-        table = read_table(directory / RECORDS)
-        for part, rows in enumerate(split_rows(table.num_rows, parts)):
-            records = table.slice(rows.start, len(rows))
+        for part in range(parts):
+            records = read_table(records_path(directory, part))
             write_shard(shard_path(directory, part, parts), "h", lambda r=records, p=part: self._fit(directory, p, r))
 
     def _fit(self, directory: Path, part: int, records: pa.Table) -> pa.Table:
