@@ -197,38 +197,6 @@ class LandmarkFitter:
         )
 
 
-def fit_landmarks(asset: FaceAsset, detection: Detection, settings: ReconstructSettings) -> Reconstruction:
-    """The face of one detection; `LandmarkFitter` serves many without preparing again."""
-    return LandmarkFitter(asset, settings).fit(detection)
-
-
-def reconstruct_photo(
-    image: Rgb,
-    landmarker: FaceLandmarker,
-    asset: FaceAsset,
-    settings: ReconstructSettings,
-    *,
-    name: str = "the image",
-    box: FaceBox | None = None,
-) -> Reconstruction:
-    """The face in one photograph.
-
-    Args:
-        image: 8-bit RGB.
-        landmarker: finds the landmarks.
-        asset: the face model to fit.
-        settings: priors, errors and limits of the fit.
-        name: how messages call the image, for instance its path.
-        box: where the face is, if known.
-
-    Raises:
-        NoFaceError: no face is found.
-        PoorFitError: the fit misses the landmarks by more than `settings.max_residual_mm`.
-        ShapeError: `image` is not 8-bit RGB.
-    """
-    return reconstruct_with(LandmarkFitter(asset, settings), image, landmarker, name=name, box=box)
-
-
 def reconstruct_with(
     fitter: LandmarkFitter,
     image: Rgb,
@@ -237,7 +205,20 @@ def reconstruct_with(
     name: str,
     box: FaceBox | None = None,
 ) -> Reconstruction:
-    """`reconstruct_photo` with a fitter that was built before."""
+    """The face in one photograph.
+
+    Args:
+        fitter: of the face model; it serves many photographs.
+        image: 8-bit RGB.
+        landmarker: finds the landmarks.
+        name: how messages call the image, for instance its path.
+        box: where the face is, if known.
+
+    Raises:
+        NoFaceError: no face is found.
+        PoorFitError: the fit misses the landmarks by more than the settings allow.
+        ShapeError: `image` is not 8-bit RGB.
+    """
     detection = landmarker.detect(image, box)
     if detection is None:
         raise NoFaceError(f"no face found in {name}: use a photo where one face is clearly visible from the front.")

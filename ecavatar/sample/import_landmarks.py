@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from ecavatar.errors import DataError
 from ecavatar.face.model import ARKIT_INDEX, FaceAsset, FaceModel, arkit_coefficients
-from ecavatar.reconstruction.landmarks import Detection, FaceLandmarker
+from ecavatar.reconstruction.landmarks import IBUG68, Detection, FaceLandmarker
 from ecavatar.rendering.camera import Camera
 from ecavatar.rendering.rasteriser import rasterise
 from ecavatar.rendering.shading import Light, Lighting, render_face, vertex_normals
@@ -35,15 +35,6 @@ _LIGHTING = Lighting(lights=(Light(direction=(0.3, 0.5, 1.0), colour=(0.7, 0.7, 
 _SKIN, _LIPS, _BROWS, _MOUTH = (0.62, 0.38, 0.28), (0.45, 0.13, 0.12), (0.08, 0.05, 0.03), (0.08, 0.02, 0.02)
 _SCLERA, _IRIS, _PUPIL = (0.75, 0.75, 0.75), (0.08, 0.12, 0.14), (0.005, 0.005, 0.005)
 
-IBUG68 = (
-    127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356,  # jaw line
-    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
-    168, 197, 5, 4, 98, 97, 2, 326, 327,  # nose
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
-    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,  # outer lips
-    78, 82, 13, 312, 308, 317, 14, 87,  # inner lips
-)  # fmt: skip
-"""MediaPipe's landmark for each of iBUG's."""
 RIGHT_IRIS, LEFT_IRIS = (468, 469, 470, 471, 472), (473, 474, 475, 476, 477)
 """MediaPipe's iris landmarks: centre, then four points on the rim."""
 BROWS = {

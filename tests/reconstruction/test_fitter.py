@@ -15,7 +15,6 @@ from ecavatar.reconstruction.fitter import (
     PoorFitError,
     Reconstruction,
     calibrated,
-    fit_landmarks,
 )
 from ecavatar.reconstruction.landmarks import Detection
 from ecavatar.reconstruction.linear import LandmarkModel, rotation_derivatives
@@ -79,7 +78,7 @@ def test_rotation_derivatives_at_rest_and_turned():
 
 def test_fit_recovers_the_face_that_made_the_landmarks(asset, settings):
     truth = _truth(asset)
-    found = fit_landmarks(asset, _detection(asset, truth), settings)
+    found = LandmarkFitter(asset, settings).fit(_detection(asset, truth))
     assert found.is_converged
     assert found.residual_mm < 0.02
     assert Rotation.from_matrix(found.rotation @ truth.rotation.T).magnitude() < np.radians(0.5)
@@ -90,7 +89,7 @@ def test_fit_recovers_the_face_that_made_the_landmarks(asset, settings):
 
 def test_projection_of_the_fit_lies_on_the_landmarks(asset, settings):
     detection = _detection(asset, _truth(asset), noise_px=0.3)
-    found = fit_landmarks(asset, detection, settings)
+    found = LandmarkFitter(asset, settings).fit(detection)
     points = surface_points(_vertices(asset, found), asset.faces, asset.mediapipe_faces, asset.mediapipe_barycentrics)
     missed = (found.project(points)[:, :2] - detection.points_px[asset.mediapipe_indices])[
         asset.mediapipe_indices < FIRST_IRIS
@@ -103,7 +102,7 @@ def test_fit_is_equivariant_to_the_size_and_place_of_the_picture(asset, settings
     moved = Detection(
         points_px=detection.points_px * 3 + [50, -20], depth_px=detection.depth_px * 3, blendshapes=np.zeros(52)
     )
-    one, other = (fit_landmarks(asset, d, settings) for d in (detection, moved))
+    one, other = (LandmarkFitter(asset, settings).fit(d) for d in (detection, moved))
     assert other.scale_px_per_m == pytest.approx(3 * one.scale_px_per_m, rel=1e-4)
     assert other.residual_mm == pytest.approx(one.residual_mm, rel=1e-3)
     assert np.abs(other.expression - one.expression).max() < 1e-2
@@ -123,13 +122,15 @@ def test_strong_prior_keeps_the_expression_of_the_scores(asset, settings):
     scores[1 + ARKIT_INDEX["jawOpen"]] = 0.5
     detection = Detection(points_px=seen.points_px, depth_px=seen.depth_px, blendshapes=scores)
     tight = settings.model_copy(update={"expression_sigma": 1e-6, "score_sigma": 1e-6, "jaw_sigma": 1e-6})
-    found = fit_landmarks(asset, detection, tight)
+    found = LandmarkFitter(asset, tight).fit(detection)
     assert np.abs(found.expression - 0.5 * asset.arkit_expression[ARKIT_INDEX["jawOpen"]]).max() < 1e-3
     assert found.jaw_pose == pytest.approx([0.2, 0, 0], abs=1e-4)
 
 
 def test_unfitted_shape_components_are_zero(asset, settings):
-    found = fit_landmarks(asset, _detection(asset, _truth(asset)), settings.model_copy(update={"shape_components": 4}))
+    found = LandmarkFitter(asset, settings.model_copy(update={"shape_components": 4})).fit(
+        _detection(asset, _truth(asset))
+    )
     assert found.shape.shape == (asset.n_shape,)
     assert not found.shape[4:].any()
     assert found.shape[:4].any()

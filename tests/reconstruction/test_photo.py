@@ -8,7 +8,7 @@ from skimage.data import astronaut
 from ecavatar.config import ReconstructSettings, load_params
 from ecavatar.errors import DataError
 from ecavatar.face.model import FaceAsset
-from ecavatar.reconstruction.fitter import NoFaceError, reconstruct_photo
+from ecavatar.reconstruction.fitter import LandmarkFitter, NoFaceError, reconstruct_with
 from ecavatar.reconstruction.landmarks import FaceLandmarker
 from ecavatar.reconstruction.neutral import expressive_vertices, neutral_vertices
 from ecavatar.reconstruction.table import FITTED_SCHEMA, Reconstructor
@@ -39,7 +39,7 @@ def reconstructor(head, sample_settings) -> Reconstructor:
 
 @pytest.fixture(scope="module")
 def found(landmarker, head, sample_settings):
-    return reconstruct_photo(astronaut(), landmarker, head, sample_settings)
+    return reconstruct_with(LandmarkFitter(head, sample_settings), astronaut(), landmarker, name="astronaut")
 
 
 def test_the_head_lies_on_the_photographed_face(found, landmarker, reconstructor, head):
@@ -69,7 +69,9 @@ def test_a_smile_widens_the_mouth_and_neutral_takes_it_away(found, reconstructor
 
 def test_a_picture_without_a_face_is_refused_by_name(landmarker, head, sample_settings):
     with pytest.raises(NoFaceError, match=r"wall\.png.*use a photo"):
-        reconstruct_photo(np.full((256, 256, 3), 99, np.uint8), landmarker, head, sample_settings, name="wall.png")
+        reconstruct_with(
+            LandmarkFitter(head, sample_settings), np.full((256, 256, 3), 99, np.uint8), landmarker, name="wall.png"
+        )
 
 
 def test_a_table_keeps_faces_and_tells_why_others_are_missing(reconstructor, landmarker):
