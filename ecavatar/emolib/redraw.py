@@ -240,7 +240,7 @@ class _Rounds:
             self._reconstructed(name, *prepared)
 
     def _prepared(self, name: str, records: pa.Table) -> tuple[Path, int] | None:
-        """Directory and number of parts of a further round; None when nothing is to do, though a first one always is."""
+        """Directory and number of parts of a further round; None when nothing is to do (a first one is made anyway)."""
         done = self.rounds.setdefault(name, [])
         if done and not records.num_rows:
             return None
