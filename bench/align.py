@@ -3,8 +3,8 @@
 A pair for ICP is a random person of the open head, neutral, and the same person with a random expression and an open
 mouth, a smooth change of form of 2 mm (root mean square) without a rigid part where the head is rigid, turned by 5 to
 20 degrees about a random axis and shifted by up to 4 cm. Every method starts unturned with the centroids on one
-another, and computes on one thread: with several, open3d becomes slow as soon as anything else runs. An error is a
-vertex's distance from where the known motion puts it, over all vertices.
+another, and has one core: on several, open3d becomes slow as soon as anything else runs (on two idle ones it took half
+as long). An error is a vertex's distance from where the known motion puts it, over all vertices.
 """
 
 import multiprocessing
@@ -154,6 +154,7 @@ def compared(method: Method, cases: list[Pair]) -> dict[str, float]:
 
 def icp_figures() -> dict[str, object]:
     """Every ICP and Kabsch on the same pairs, and the ratios that must hold; to be run in a process of its own."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before open3d counts the cores
     asset = FaceAsset.load(FACE_MODEL)
     cases, rigid, whole = pairs(asset), rigid_vertices(asset), np.arange(asset.n_vertices)
     rows = {
@@ -229,7 +230,6 @@ def main() -> None:
     with fresh.Pool(1) as pool:
         parts = pool.apply(stream_of_meshes, (SHARD,))
     loop = one_by_one(FaceAsset.load(FACE_MODEL))
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when a new process loads OpenMP
     with fresh.Pool(1) as pool:
         comparison = pool.apply(icp_figures)
     figures = {
