@@ -1,7 +1,9 @@
 """Laws of filling the lists: failed faces are replaced, Emolib goes before the pool, shards change nothing."""
 
+import contextlib
 import hashlib
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -10,12 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecavatar.config import SelectSettings
+from ecavatar.config import ReconstructSettings, SelectSettings, load_params
+from ecavatar.emolib import redraw
 from ecavatar.emolib.draw import ImageCheck
-from ecavatar.emolib.redraw import EMOLIB, Filling, clean_work, fill_lists, merge_rounds, records_path, rejects_path
+from ecavatar.emolib.redraw import (
+    EMOLIB,
+    Filling,
+    clean_work,
+    fill_lists,
+    merge_rounds,
+    reconstruct_index,
+    records_path,
+    rejects_path,
+)
 from ecavatar.emolib.selection import POOL, select, write_selection
 from ecavatar.errors import DataError
-from ecavatar.storage.parquet import read_table
+from ecavatar.reconstruction.table import FaceTable
+from ecavatar.storage.parquet import read_table, write_table
 from ecavatar.storage.rejects import Reject, write_rejects
 from ecavatar.storage.shards import read_shards, shard_path, split_rows, write_shard
 
@@ -277,3 +290,72 @@ def test_merged_rounds_are_sorted_and_cut_evenly(tmp_path):
     assert read_shards(tmp_path / "out")["item_id"].to_pylist() == sorted(ids)
     sizes = [read_table(path).num_rows for path in sorted((tmp_path / "out").iterdir())]
     assert max(sizes) - min(sizes) <= 1
+
+
+class _Finder:
+    """Stands for the networks: a face in every image whose name does not say otherwise."""
+
+    tags: ClassVar = {"topology": "small", "basis": "small", "backend": "landmarks"}
+
+    def __init__(self, asset, settings, emica):
+        self.made_with = (asset, settings, emica)
+
+    def faces(self, records, read, landmarker):
+        has_face = np.array(["faceless" not in path for path in records["path"].to_pylist()], bool)
+        lost = records.filter(pa.array(~has_face, pa.bool_()))["item_id"].to_pylist()
+        rejects = [Reject(item, "reconstruct_faces", "no_face", "") for item in lost]
+        return FaceTable(records.filter(pa.array(has_face, pa.bool_())), rejects)
+
+
+@pytest.fixture
+def finder(monkeypatch):
+    monkeypatch.setattr(redraw, "Reconstructor", _Finder)
+    monkeypatch.setattr(redraw, "FaceLandmarker", contextlib.nullcontext)
+
+
+@pytest.fixture
+def reconstruct(repository) -> ReconstructSettings:
+    return load_params(repository / "params.yaml").profile("sample").reconstruct.model_copy(update={"max_rejects": 0.6})
+
+
+def test_a_list_beside_its_reserve_is_filled(tmp_path, finder, reconstruct, small_face):
+    table = _annotations(400, 9)
+    table["path"] = np.where(np.arange(400) % 3 == 0, "faceless/" + table["path"], table["path"])
+    index = _selected(tmp_path / "selection", table, _check())
+    told = []
+    filling = reconstruct_index(
+        index, CORPUS, tmp_path / "out", small_face, reconstruct, check=_check(), progress=lambda *n: told.append(n)
+    )
+    found = read_shards(tmp_path / "out").to_pandas()
+    assert filling.faces == {EMOLIB: len(found)}
+    assert filling.replacements > 10
+    wanted = pd.read_parquet(index).groupby(["emotion", "level"]).size()
+    assert (found.groupby(["emotion", "level"]).size() == wanted).all()
+    assert not found["path"].str.contains("faceless").any()
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1] == len(found) + len(filling.rejects)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {*(f"part-{n:05d}-of-00004.parquet" for n in range(4)), "rejects.parquet"}
+
+
+def test_any_list_of_images_is_reconstructed_as_it_is(tmp_path, finder, reconstruct, small_face):
+    own = pa.table({"item_id": ["b", "a", "c"], "path": ["b.jpg", "a.jpg", "faceless.jpg"], "note": [1, 2, 3]})
+    write_table(tmp_path / "own.parquet", own)
+    filling = reconstruct_index(tmp_path / "own.parquet", CORPUS, tmp_path / "out", small_face, reconstruct)
+    assert read_shards(tmp_path / "out").to_pydict() == {
+        "item_id": ["a", "b"],
+        "path": ["a.jpg", "b.jpg"],
+        "note": [2, 1],
+    }
+    assert [r.item_id for r in filling.rejects] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [({"path": ["a.jpg"]}, "lacks item_id"), ({"item_id": ["a", "a"], "path": ["a", "b"]}, "occurs twice")],
+)
+def test_a_list_that_does_not_name_its_images_is_refused(tmp_path, finder, reconstruct, small_face, columns, message):
+    write_table(tmp_path / "own.parquet", pa.table(columns))
+    with pytest.raises(DataError, match=message):
+        reconstruct_index(tmp_path / "own.parquet", CORPUS, tmp_path / "out", small_face, reconstruct)
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecavatar.config import SelectSettings
+from ecavatar.corpora.affectnet import COLUMNS as CSV_COLUMNS
+from ecavatar.corpora.affectnet import IMAGE_FOLDERS, LIST_FOLDERS
 from ecavatar.emolib.draw import ImageCheck, inspect_images
-from ecavatar.emolib.selection import COLUMNS, LIST_KEY, RESERVE_SCHEMA, SELECTION_KEY, select, write_selection
+from ecavatar.emolib.selection import (
+    COLUMNS,
+    LIST_KEY,
+    RESERVE_SCHEMA,
+    SELECTION_KEY,
+    select,
+    select_folder,
+    write_selection,
+)
 from ecavatar.emotion import Emotion
 from ecavatar.errors import DataError
 from ecavatar.storage.parquet import table_metadata
@@ -256,3 +267,52 @@ def test_inspection_tells_good_images_from_bad_ones(tmp_path):
     assert good.content_sha256 == hashlib.sha256((tmp_path / "good.png").read_bytes()).hexdigest()
     assert (bad.reason, absent.reason) == ("unreadable_image", "missing_image")
     assert "bad.png" in bad.problem
+
+
+@pytest.fixture
+def affectnet(tmp_path) -> Path:
+    """A corpus of 30 happy and angry pictures in AffectNet's layout; every sixth is cut short."""
+    root = tmp_path / "affectnet"
+    images, lists = root / IMAGE_FOLDERS[0] / "1", root / LIST_FOLDERS[0]
+    images.mkdir(parents=True)
+    lists.mkdir(parents=True)
+    rng, rows = np.random.default_rng(0), [",".join(CSV_COLUMNS)]
+    for n in range(30):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(images / f"{n}.png")
+        if n % 6 == 5:
+            (images / f"{n}.png").write_bytes((images / f"{n}.png").read_bytes()[:100])
+        rows.append(f"1/{n}.png,1,1,30,30,NULL,{1 if n % 2 else 6},0.1,{n / 40:.3f}")
+    (lists / "training.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def test_a_folder_is_selected_into_one_list_with_its_companions(affectnet, tmp_path):
+    settings = SETTINGS.model_copy(update={"per_level": 2, "pool": 4})
+    chosen = select_folder(affectnet, tmp_path / "out" / "index.parquet", settings, 0)
+    written = pd.read_parquet(tmp_path / "out" / "index.parquet")
+    assert written["item_id"].tolist() == chosen.index["item_id"].tolist()
+    assert len(written) == 12
+    assert (written["perceptual_hash"].str.len() == 64).all()
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"index.parquet", "pool.parquet", "reserve.parquet", "rejects.parquet", "levels.json"}
+    select_folder(affectnet, tmp_path / "again" / "index.parquet", settings, 0)
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_selecting_from_annotations_opens_no_image(affectnet, tmp_path):
+    shutil.rmtree(affectnet / IMAGE_FOLDERS[0] / "1")
+    index = tmp_path / "out" / "index.parquet"
+    chosen = select_folder(affectnet, index, SETTINGS, 0, annotations_only=True)
+    assert len(pd.read_parquet(index)) == len(chosen.index) == 30
+    assert not chosen.rejects
+
+
+def test_too_many_rejects_leave_the_earlier_selection_alone(affectnet, tmp_path):
+    index = tmp_path / "out" / "index.parquet"
+    select_folder(affectnet, index, SETTINGS, 0)
+    before = {path: path.read_bytes() for path in index.parent.iterdir()}
+    shutil.rmtree(affectnet / IMAGE_FOLDERS[0] / "1")
+    with pytest.raises(DataError, match="missing_image"):
+        select_folder(affectnet, index, SETTINGS, 1)
+    assert {path: path.read_bytes() for path in index.parent.iterdir()} == before
