@@ -21,8 +21,8 @@ BOX = ("face_x", "face_y", "face_width", "face_height")
 RAW_SCHEMA = pa.schema(
     [
         ("source_id", pa.large_binary()),
-        *((name, pa.float32()) for name in BOX),
-        *((name, pa.float64()) for name in ("expression", "valence", "arousal")),
+        *((name, pa.float32()) for name in (*BOX, "expression")),
+        *((name, pa.float64()) for name in ("valence", "arousal")),
     ]
 )
 """Rows before any check: whatever bytes stand where the path should, and numbers or null."""
