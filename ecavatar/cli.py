@@ -277,7 +277,9 @@ def nearest(
 
     label, library = LabelPair(Emotion.from_label(emotion), level), EmolibIndex.open(release)
     shape, basis = face_shape(face)
-    if basis is not None:
+    if basis is None:
+        print(f"note: {face} does not name its basis; {library.info.basis} is taken.", file=sys.stderr)
+    else:
         library.require_basis(basis)
     item = library.nearest(shape, label, when_empty="nearest_level" if take_nearest_level else "refuse")
     facts = {
