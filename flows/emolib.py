@@ -90,7 +90,9 @@ def inspect_shard(paths: Sequence[Path]) -> list[ImageCheck]:
 @shard_task(name="reconstruct_shard")
 def reconstruct_shard(profile: str, directory: Path, part: int, parts: int, made_from: str) -> None:
     """Reconstruct one part of the round in `directory`."""
-    reconstruct_part(directory, part, parts, _reconstructor(profile), ProfilePaths(profile).affectnet, made_from)
+    paths = ProfilePaths(profile)
+    reconstructor = _reconstructor(paths, stage_settings(profile).reconstruct)
+    reconstruct_part(directory, part, parts, reconstructor, paths.affectnet, made_from)
 
 
 @shard_task(name="reconstruct_portraits")
@@ -107,7 +109,10 @@ def reconstruct_portraits(profile: str, made_from: str) -> None:
         "content_sha256": [sha256_file(film) for film in films.values()],
     }
     records = pa.table(columns, pa.schema([(name, pa.string()) for name in columns]))
-    reconstructor, work = _reconstructor(profile), paths.faces / WORK
+    settings = stage_settings(profile).reconstruct
+    by_mediapipe = settings.emica.model_copy(update={"crop": "mediapipe"})  # films come without landmarks
+    reconstructor = _reconstructor(paths, settings.model_copy(update={"emica": by_mediapipe}))
+    work = paths.faces / WORK
 
     def make() -> pa.Table:
         with FaceLandmarker() as landmarker:
@@ -153,8 +158,7 @@ def _publish(faces: Path, filling: Filling, settings: ReconstructSettings) -> st
     )
 
 
-def _reconstructor(profile: str) -> Reconstructor:
-    paths, settings = ProfilePaths(profile), stage_settings(profile).reconstruct
+def _reconstructor(paths: ProfilePaths, settings: ReconstructSettings) -> Reconstructor:
     return Reconstructor(FaceAsset.load(paths.face_model), settings, _weights(paths, settings))
 
 

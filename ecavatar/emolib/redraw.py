@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
 from ecavatar.config import ReconstructSettings
+from ecavatar.corpora.affectnet import corpus_landmarks
 from ecavatar.emolib.draw import CHECKS, LABELS, Check, Lottery, Queue, inspect_images
 from ecavatar.emolib.duplicates import KnownImages
 from ecavatar.emolib.selection import (
@@ -32,7 +33,7 @@ from ecavatar.emolib.selection import (
 from ecavatar.errors import DataError
 from ecavatar.face.model import FaceAsset
 from ecavatar.reconstruction.landmarks import FaceLandmarker
-from ecavatar.reconstruction.table import STAGE, Reconstructor, read_record_image
+from ecavatar.reconstruction.table import STAGE, ReadLandmarks, Reconstructor, read_record_image
 from ecavatar.storage.files import clean_stale
 from ecavatar.storage.parquet import read_row_group, read_table, table_metadata, write_table
 from ecavatar.storage.rejects import Reject, check_rejects, read_rejects, write_rejects
@@ -165,7 +166,8 @@ def reconstruct_part(
 
     def make() -> pa.Table:
         with FaceLandmarker() as landmarker:
-            faces = reconstructor.faces(records, read_record_image(images), landmarker)
+            landmarks = _corpus_landmarks(reconstructor.settings, images, records)
+            faces = reconstructor.faces(records, read_record_image(images), landmarker, landmarks)
         write_rejects(rejects_path(directory, part), faces.rejects)
         return faces.table
 
@@ -399,6 +401,14 @@ def _near_bits(index: Path) -> int:
     if not text.isdecimal():
         raise DataError(f"{index} does not say when two images are copies. Select again.")
     return int(text)
+
+
+def _corpus_landmarks(settings: ReconstructSettings, images: Path, records: pa.Table) -> ReadLandmarks | None:
+    """What the corpus says about its faces, where the backend crops by it."""
+    if settings.backend != "emica" or settings.emica.crop != "corpus" or "source_id" not in records.column_names:
+        return None
+    found = corpus_landmarks(images, records["source_id"].to_pylist())
+    return lambda record: found.get(str(record["source_id"]))
 
 
 def _plain_records(index: Path) -> pa.Table:

@@ -298,9 +298,13 @@ class _Finder:
     tags: ClassVar = {"topology": "small", "basis": "small", "backend": "landmarks"}
 
     def __init__(self, asset, settings, emica):
-        self.made_with = (asset, settings, emica)
+        self.asset, self.settings, self.emica = asset, settings, emica
 
-    def faces(self, records, read, landmarker):
+    def faces(self, records, read, landmarker, landmarks):
+        assert (landmarks is None) is (self.settings.emica.crop == "mediapipe")
+        if landmarks:
+            read_landmarks = [landmarks(record) for record in records.to_pylist()]
+            records = records.append_column("first_x", pa.array([points[0, 0] for points in read_landmarks]))
         has_face = np.array(["faceless" not in path for path in records["path"].to_pylist()], bool)
         lost = records.filter(pa.array(~has_face, pa.bool_()))["item_id"].to_pylist()
         rejects = [Reject(item, "reconstruct_faces", "no_face", "") for item in lost]
@@ -359,3 +363,17 @@ def test_a_list_that_does_not_name_its_images_is_refused(tmp_path, finder, recon
     with pytest.raises(DataError, match=message):
         reconstruct_index(tmp_path / "own.parquet", CORPUS, tmp_path / "out", small_face, reconstruct)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_corpus_s_landmarks_place_the_crops_where_they_are_asked_for(
+    tmp_path, finder, reconstruct, small_face, monkeypatch
+):
+    index = _selected(tmp_path / "selection", _annotations(40, 10), _check())
+    monkeypatch.setattr(
+        redraw, "corpus_landmarks", lambda _root, names: {name: np.full((68, 2), float(name[:4])) for name in names}
+    )
+    emica = reconstruct.emica.model_copy(update={"crop": "corpus"})
+    asked = reconstruct.model_copy(update={"backend": "emica", "emica": emica})
+    reconstruct_index(index, CORPUS, tmp_path / "out", small_face, asked, check=_check())
+    found = read_shards(tmp_path / "out").to_pandas()
+    assert (found["first_x"] == found["source_id"].str[:4].astype(float)).all()
