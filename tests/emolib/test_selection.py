@@ -316,3 +316,12 @@ def test_too_many_rejects_leave_the_earlier_selection_alone(affectnet, tmp_path)
     with pytest.raises(DataError, match="missing_image"):
         select_folder(affectnet, index, SETTINGS, 1)
     assert {path: path.read_bytes() for path in index.parent.iterdir()} == before
+
+
+def test_a_corpus_without_one_good_image_gives_empty_lists(annotations, tmp_path):
+    every = {path.rsplit("/", 1)[-1] for path in annotations["path"]}
+    chosen = select(annotations, tmp_path, SETTINGS, 0, _check(bad=every))
+    assert len(chosen.index) == len(chosen.pool) == 0
+    assert chosen.examined == len(chosen.rejects) > 0
+    write_selection(tmp_path / "index.parquet", chosen, chosen.rejects)
+    assert pq.read_schema(tmp_path / "index.parquet").names == list(COLUMNS)
