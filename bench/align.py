@@ -27,7 +27,7 @@ from ecavatar.seeding import stream
 
 MESHES, DISTINCT, SHARD, LOOPED = 10_736, 512, 500, 1_000
 PAIRS, CHANGE_M = 40, 2e-3
-FACE_MODEL = Path("data/sample/assets/face_model.npz")
+FACE_MODEL = Path("data/sample/assets/face/face_model.npz")
 
 Motion = np.ndarray
 Method = Callable[[np.ndarray, np.ndarray, Motion], Motion]

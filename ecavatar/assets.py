@@ -105,6 +105,7 @@ def _convert_emica(source: Path, folder: Path, _basis: str | None) -> dict[str, 
     return convert_checkpoint(source, folder / "emica.safetensors")
 
 
+_FACE_FOLDER = "assets/face"  # all that reconstruction reads: one dependency of its stage
 _FLAME_SITE = "the Max Planck Institute (flame.is.tue.mpg.de, registration)"
 _FLAME_LICENCE = "FLAME licence, non-commercial research"
 _OPEN_LICENCE = "CC BY 4.0"
@@ -135,7 +136,7 @@ def _flame_part(
         what=what,
         grantor=grantor,
         licence=licence,
-        path=f"assets/{PART_FILES[kind]}",
+        path=f"{_FACE_FOLDER}/{PART_FILES[kind]}",
         needed_by="",  # stages read the face model
         without=without,
         convert=partial(_convert_flame, kind),
@@ -184,7 +185,7 @@ ASSETS: tuple[Asset, ...] = (
         what="a face model in our npz schema",
         grantor="your FLAME files (kinds flame, flame-masks, flame-landmarks), or the sample profile's open head (CC0)",
         licence="that of the model it was converted from",
-        path="assets/face_model.npz",
+        path=f"{_FACE_FOLDER}/face_model.npz",
         needed_by="every stage from reconstruct_faces on",
         without="the sample profile's open head",
         convert=_convert_face_model,
@@ -221,7 +222,7 @@ ASSETS: tuple[Asset, ...] = (
         what="EMICA's checkpoint (the training framework's .ckpt, or the repackaged .pt)",
         grantor="the Max Planck Institute (emica/inferno release, registration)",
         licence=_RESEARCH,
-        path="assets/emica.safetensors",
+        path=f"{_FACE_FOLDER}/emica.safetensors",
         needed_by="reconstruct_faces with backend emica",
         without="reconstruction by MediaPipe landmarks (reconstruct.backend: landmarks)",
         convert=_convert_emica,
@@ -275,8 +276,8 @@ def missing_for_full(data: Path, backend: str = "emica") -> list[Asset]:
     missing = [asset for asset in ASSETS if asset.needed_by and asset.find(data) is None]
     if all(asset.kind != "face-model" for asset in missing):
         return [asset for asset in missing if asset.backend in ("", backend)]
-    kinds = {*missing_parts(data / "assets")} or {"face-model"}  # FLAME's files are the usual way to the model
-    if not (data / "assets" / PART_FILES["flame-mediapipe"]).is_file():
+    kinds = {*missing_parts(data / _FACE_FOLDER)} or {"face-model"}  # FLAME's files are the usual way to the model
+    if not (data / _FACE_FOLDER / PART_FILES["flame-mediapipe"]).is_file():
         kinds |= {"flame-mediapipe"}
     kinds |= {asset.kind for asset in missing if asset.kind != "face-model"}
     return [asset for asset in ASSETS if asset.kind in kinds and asset.backend in ("", backend)]
@@ -345,7 +346,7 @@ def what_is_next(kind: str, data: Path) -> str:
 
 def _face_model_state(data: Path) -> str:
     """What the face model was made of, or still lacks."""
-    folder, place = data / "assets", data / asset_of_kind("face-model").path
+    folder, place = data / _FACE_FOLDER, data / asset_of_kind("face-model").path
     if missing := missing_parts(folder):
         needs = [f"  {part}: {how}" for part, how in missing.items()]
         return "\n".join([f"{place} is made as soon as these are there, too:", *needs])

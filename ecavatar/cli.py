@@ -199,6 +199,10 @@ def export(
     i_hold_the_licence: Annotated[
         bool, typer.Option(help="Needed by --images: AffectNet's photographs must not be passed on.")
     ] = False,
+    synthetic: Annotated[
+        bool,
+        typer.Option(help="The pictures are the sample world's: the release is CC0, not under AffectNet's licence."),
+    ] = False,
     rows_per_file: Annotated[int, typer.Option(min=1, help="Rows of one Parquet file.")] = 4096,
     profile: ProfileName = "sample",
 ) -> None:
@@ -219,17 +223,27 @@ def export(
         asset=_face_model(profile),
         backend=table_metadata(parts[0])["backend"],
         settings=settings,
+        source="sample" if synthetic else "affectnet",
         read_image_bytes=None if images is None else lambda row: resolve_inside(images, str(row["path"])).read_bytes(),
     )
     print(f"{out}: {info.total} faces in {len(info.counts)} categories; check it with `ecavatar verify {out}`")
 
 
 @app.command(epilog="Example: ecavatar verify release")
-def verify(release: Release, *, as_json: AsJson = False) -> None:
+def verify(
+    release: Release,
+    *,
+    face_model: Annotated[
+        Path | None,
+        typer.Option(help="The face model (npz): check the release's meshes against its coefficients, too."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Recompute everything a release says about itself; exit code 2 if something is wrong."""
     from ecavatar.emolib.verify import verify as problems_of
+    from ecavatar.face.model import FaceAsset
 
-    problems = problems_of(release)
+    problems = problems_of(release, None if face_model is None else FaceAsset.load(face_model))
     listed = "\n".join(f"  {problem}" for problem in problems)
     text = f"{release}: {len(problems)} problem(s):\n{listed}" if problems else f"{release}: all is as it says."
     _answer({"problems": problems}, text, as_json=as_json)

@@ -42,13 +42,18 @@ class ProfilePaths:
 
     # assets
     @property
+    def face_assets(self) -> Path:
+        """What reconstruction reads: the face model, and EMICA's weights where the user has added them."""
+        return self.data / "assets" / "face"
+
+    @property
     def face_model(self) -> Path:
-        return self.data / "assets" / "face_model.npz"
+        return self.face_assets / "face_model.npz"
 
     @property
     def emica(self) -> Path:
         """EMICA's checkpoint as `ecavatar assets add emica` converted it."""
-        return self.data / "assets" / "emica.safetensors"
+        return self.face_assets / "emica.safetensors"
 
     @property
     def hubert(self) -> Path:

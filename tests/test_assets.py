@@ -50,7 +50,7 @@ def add_flame(downloads: Path, data: Path, kinds=tuple(FLAME)) -> None:
 def test_flames_files_become_the_face_model_in_any_order(downloads, tmp_path):
     add_flame(downloads, tmp_path / "a")
     add_flame(downloads, tmp_path / "b", reversed(FLAME))
-    models = [tmp_path / name / "assets/face_model.npz" for name in "ab"]
+    models = [tmp_path / name / "assets/face/face_model.npz" for name in "ab"]
     assert models[0].read_bytes() == models[1].read_bytes()
     assert FaceAsset.load(models[0]).basis == "flame2020"
     for model in models:
@@ -62,7 +62,7 @@ def test_flames_files_become_the_face_model_in_any_order(downloads, tmp_path):
 
 
 def test_each_added_file_says_what_is_still_missing(downloads, tmp_path):
-    place = str(tmp_path / "assets/face_model.npz")
+    place = str(tmp_path / "assets/face/face_model.npz")
     add_flame(downloads, tmp_path, ["flame"])
     text = assets.what_is_next("flame", tmp_path)
     assert text.startswith(f"{place} is made as soon as")
@@ -92,7 +92,7 @@ def test_a_basis_that_only_the_name_tells_is_said_aloud(downloads, tmp_path):
 @pytest.mark.parametrize("first", ["emica", "flame"])
 def test_a_checkpoint_of_another_basis_than_the_face_models_is_said_aloud(downloads, tmp_path, first):
     def emica() -> str:
-        write_json(tmp_path / "assets/emica.safetensors.asset.json", {"basis": "flame2023"})
+        write_json(tmp_path / "assets/face/emica.safetensors.asset.json", {"basis": "flame2023"})
         return assets.what_is_next("emica", tmp_path)
 
     def flame() -> str:
@@ -109,7 +109,7 @@ def test_the_record_names_every_landmark_file(downloads, tmp_path):
     names = ("flame_static_embedding.pkl", "flame_dynamic_embedding.npy")
     for name in names:
         assets.add_asset("flame-landmarks", downloads / name, tmp_path)
-    record = read_json(tmp_path / "assets/flame_landmarks.npz.asset.json")
+    record = read_json(tmp_path / "assets/face/flame_landmarks.npz.asset.json")
     assert record["landmarks"] == 68
     assert record["earlier_files"] | record["files"] == {name: sha256_file(downloads / name) for name in names}
 
@@ -117,16 +117,16 @@ def test_the_record_names_every_landmark_file(downloads, tmp_path):
 def test_another_model_replaces_the_face_model_and_its_record(downloads, tmp_path):
     add_flame(downloads, tmp_path)
     assets.add_asset("flame", downloads / "other.pkl", tmp_path)
-    assert FaceAsset.load(tmp_path / "assets/face_model.npz").basis == "flame2023-open"
+    assert FaceAsset.load(tmp_path / "assets/face/face_model.npz").basis == "flame2023-open"
     for name in ("flame.npz", "face_model.npz"):
-        record = read_json(tmp_path / f"assets/{name}.asset.json")
+        record = read_json(tmp_path / f"assets/face/{name}.asset.json")
         assert (record["basis"], record["licence"]) == ("flame2023-open", "CC BY 4.0")
 
 
 def test_the_record_of_a_converted_file_is_of_what_the_user_brought(downloads, tmp_path):
     target = assets.add_asset("flame", downloads / "generic_model.pkl", tmp_path, "flame2017")
-    assert target == tmp_path / "assets/flame.npz"
-    record = read_json(tmp_path / "assets/flame.npz.asset.json")
+    assert target == tmp_path / "assets/face/flame.npz"
+    record = read_json(tmp_path / "assets/face/flame.npz.asset.json")
     source = downloads / "generic_model.pkl"
     assert record["files"] == {"generic_model.pkl": sha256_file(source)}
     assert record["bytes"] == source.stat().st_size
@@ -157,11 +157,11 @@ def test_a_wrong_file_is_refused_and_nothing_is_written(downloads, tmp_path, kin
 
 def test_a_refused_file_leaves_what_was_there(downloads, tmp_path):
     add_flame(downloads, tmp_path)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "assets").iterdir()}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "assets/face").iterdir()}
     for kind in FLAME:
         with pytest.raises(DataError):
             assets.add_asset(kind, Path(__file__), tmp_path, "flame2020" if kind == "flame" else None)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "assets").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "assets/face").iterdir()} == before
 
 
 def test_emica_is_converted_by_its_reader_and_recorded(tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def test_emica_is_converted_by_its_reader_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr("ecavatar.reconstruction.emica.checkpoint.convert_checkpoint", convert)
     (tmp_path / "last.ckpt").write_bytes(b"weights")
     target = assets.add_asset("emica", tmp_path / "last.ckpt", tmp_path / "data")
-    assert target == tmp_path / "data/assets/emica.safetensors"
+    assert target == tmp_path / "data/assets/face/emica.safetensors"
     record = read_json(target.with_name("emica.safetensors.asset.json"))
     assert (record["kind"], record["variant"], record["bytes"]) == ("emica", "v", 7)
     assert "emica" not in {asset.kind for asset in assets.missing_for_full(tmp_path / "data")}
@@ -212,7 +212,7 @@ def test_parts_are_asked_for_until_they_are_there(downloads, tmp_path):
     assert "flame" not in missing(tmp_path, "emica")
     add_flame(downloads, tmp_path, ["flame-landmarks"])
     assert not {*FLAME, "face-model"} & {*missing(tmp_path, "emica")}
-    (tmp_path / "assets/face_model.npz").unlink()
+    (tmp_path / "assets/face/face_model.npz").unlink()
     assert "face-model" in missing(tmp_path, "emica")
 
 
@@ -224,7 +224,7 @@ def test_doctor_names_the_step_that_makes_the_face_model_and_what_full_cannot_do
     assert "full needs it for reconstruct_faces with backend emica" in lines["emica"]
     assert diagnosis.profiles()["full"].endswith("emica, hubert, emotion2vec")
     assert json.loads(json.dumps(diagnosis.to_json()))["missing_for_full"] == missing(tmp_path, "emica")
-    small_face.save(tmp_path / "assets/face_model.npz")
+    small_face.save(tmp_path / "assets/face/face_model.npz")
     for asset in assets.ASSETS:
         place = tmp_path / asset.path
         for name in [part.split("|")[0] for part in asset.files] or ["file"]:

@@ -13,12 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecavatar.emolib.schema import TOPOLOGY, EmolibInfo, read_info
+from ecavatar.emolib.schema import FREE_BASES, TOPOLOGY, EmolibInfo, read_info
 from ecavatar.emolib.topology import FREE_TOPOLOGIES, read_topology
 from ecavatar.errors import DataError
 
-FREE_BASES = ("open-head", "flame2023-open")
-"""Face models whose meshes may be passed on."""
 _SUFFIXES = (".json", ".md", ".parquet")
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ecavatar.corpora import affectnet
 from ecavatar.corpora.affectnet import corpus_landmarks, image_paths, read_annotations
-from ecavatar.corpora.affectnet.annotations import unsafe_paths
-from ecavatar.corpora.affectnet.items import _npy_array
+from ecavatar.corpora.affectnet_layouts.annotations import unsafe_paths
+from ecavatar.corpora.affectnet_layouts.items import _npy_array
 from ecavatar.errors import AssetMissingError, DataError
 from ecavatar.storage.files import resolve_inside
 

@@ -74,7 +74,7 @@ def test_every_input_is_an_output_or_something_the_user_supplies(both_profiles):
         for path in paths_of(stage.deps):
             if path.startswith(("ecavatar/", "flows/")):
                 assert (ROOT / path).is_file(), f"{instance} lists {path}, which does not exist"
-            elif path not in made:
+            elif not any(str(place) in made for place in with_parents(path)):
                 first = Path(path).parts
                 assert first[:2] == ("data", "full"), f"{instance} reads {path}, which nothing makes"
                 assert first[2] in GIVEN, f"{instance} reads {path}, which nothing makes"
@@ -166,7 +166,9 @@ def test_a_stage_declares_every_path_it_uses(stage, both_profiles):
     instances = [value for name, value in both_profiles.items() if name.startswith(f"{stage}@sample")]
     declared = {path for value in instances for path in [*paths_of(value.deps), *paths_of(value.outs)]}
     for name in used:
-        assert any(Path(path).is_relative_to(places[name]) for path in declared), f"{stage} uses paths.{name}"
+        place = Path(places[name])
+        covers = (Path(path).is_relative_to(place) or place.is_relative_to(path) for path in declared)
+        assert any(covers), f"{stage} uses paths.{name}"
 
 
 def is_paths(node):
@@ -201,11 +203,15 @@ def followers(instances, start):
         new = {
             name
             for name, stage in instances.items()
-            if any(makers.get(path) in reached for path in paths_of(stage.deps))
+            if any(makers.get(str(place)) in reached for path in paths_of(stage.deps) for place in with_parents(path))
         }
         if new <= reached:
             return reached - set(start)
         reached |= new
+
+
+def with_parents(path):
+    return (Path(path), *Path(path).parents)
 
 
 def test_plots_read_curves_that_a_stage_writes(both_profiles):

@@ -165,7 +165,7 @@ def _supply_corpora(data: Path) -> None:
     lines, _ = affectnet.make_faces(world, items, _CORPUS, raw / "affectnet")
     affectnet.write_lists(items, lines, raw / "affectnet")
     (raw / "vocaset").mkdir()
-    write_vocaset(raw / "vocaset", FaceAsset.load(data / "assets" / "face_model.npz"))
+    write_vocaset(raw / "vocaset", FaceAsset.load(data / "assets" / "face" / "face_model.npz"))
     neutral = next(path for path in sorted((raw / "affectnet").rglob("*.png")))
     picture = read_image(neutral)
     for film, sound in (

@@ -32,7 +32,7 @@ stages:
   export_emolib:
     matrix: {profile: [sample]}
     cmd: python build.py
-    deps: [build.py, data/sample/faces.parquet, data/sample/assets/face_model.npz]
+    deps: [build.py, data/sample/faces.parquet, data/sample/assets/face/face_model.npz]
     params: [sample.export]
     outs: [data/sample/emolib]
 """
@@ -40,7 +40,7 @@ BUILD = """
 from pathlib import Path
 from ecavatar.face.model import FaceAsset
 from tests.fabricate_emolib import write_release
-asset = FaceAsset.load(Path("data/sample/assets/face_model.npz"))
+asset = FaceAsset.load(Path("data/sample/assets/face/face_model.npz"))
 write_release(Path("data/sample/emolib"), asset, [Path("data/sample/faces.parquet")])
 """
 
@@ -72,7 +72,7 @@ def scratch(tmp_path_factory, small_face):
     """A checkout in which dvc has built a small release from 24 faces, everything committed."""
     root = tmp_path_factory.mktemp("release") / "checkout"
     root.mkdir()
-    small_face.save(root / "data" / "sample" / "assets" / "face_model.npz")
+    small_face.save(root / "data" / "sample" / "assets" / "face" / "face_model.npz")
     write_table(root / "faces.parquet", fabricated_faces(small_face, 24))
     shutil.copy(ROOT / "params.yaml", root)
     for name, text in (("dvc.yaml", PIPELINE), ("build.py", BUILD), (".gitignore", "/data/\n")):

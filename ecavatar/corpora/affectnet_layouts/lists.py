@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from jaxtyping import Float
 
-from ecavatar.corpora.affectnet.annotations import RAW_SCHEMA, STAGE, RawRows
-from ecavatar.corpora.affectnet.landmarks import landmarks_of
+from ecavatar.corpora.affectnet_layouts.annotations import RAW_SCHEMA, STAGE, RawRows
+from ecavatar.corpora.affectnet_layouts.landmarks import landmarks_of
 from ecavatar.errors import AssetMissingError, DataError
 from ecavatar.storage.rejects import Reject
 

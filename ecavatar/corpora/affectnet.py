@@ -1,7 +1,7 @@
 """AffectNet's annotated images, in every layout it has been given out in.
 
-* 2017: CSV lists and numbered image folders (`ecavatar.corpora.affectnet.lists`);
-* 2021, the mini set of eight classes: npy files per image (`ecavatar.corpora.affectnet.items`);
+* 2017: CSV lists and numbered image folders (`ecavatar.corpora.affectnet_layouts.lists`);
+* 2021, the mini set of eight classes: npy files per image (`ecavatar.corpora.affectnet_layouts.items`);
 * AffectNet+: a json file per image (likewise).
 
 All become one table; images are not opened.
@@ -13,9 +13,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ecavatar.corpora.affectnet.annotations import Annotations, checked_annotations, image_paths
-from ecavatar.corpora.affectnet.items import JsonItems, NpyItems
-from ecavatar.corpora.affectnet.lists import AUTOMATIC_LIST, COLUMNS, IMAGE_FOLDERS, LIST_FOLDERS, LISTS, FileLists
+from ecavatar.corpora.affectnet_layouts.annotations import Annotations, checked_annotations, image_paths
+from ecavatar.corpora.affectnet_layouts.items import JsonItems, NpyItems
+from ecavatar.corpora.affectnet_layouts.lists import (
+    AUTOMATIC_LIST,
+    COLUMNS,
+    IMAGE_FOLDERS,
+    LIST_FOLDERS,
+    LISTS,
+    FileLists,
+)
 from ecavatar.errors import AssetMissingError, DataError
 
 __all__ = [

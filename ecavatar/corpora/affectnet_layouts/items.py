@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from ecavatar.corpora.affectnet.annotations import BOX, RAW_SCHEMA, STAGE, RawRows
-from ecavatar.corpora.affectnet.landmarks import landmarks_of
+from ecavatar.corpora.affectnet_layouts.annotations import BOX, RAW_SCHEMA, STAGE, RawRows
+from ecavatar.corpora.affectnet_layouts.landmarks import landmarks_of
 from ecavatar.errors import DataError
 from ecavatar.storage.files import resolve_inside
 from ecavatar.storage.rejects import Reject
