@@ -1,0 +1,1 @@
+"""One module per layout that AffectNet has been given out in, and what all of them become."""
