@@ -9,7 +9,7 @@ from hypothesis import settings
 from ecavatar.face.model import ARKIT_NAMES, PARENTS, FaceAsset
 from tests.fabricate import write_vocaset
 
-settings.register_profile("same", derandomize=True)  # a commit passes or fails, whoever runs it
+settings.register_profile("same", derandomize=True, deadline=None)  # a commit passes or fails, whoever runs it
 settings.load_profile("same")  # `pytest --hypothesis-profile=default` looks for new cases
 
 REPOSITORY = Path(__file__).resolve().parent.parent
