@@ -126,7 +126,7 @@ def select(
     pool: Annotated[int, typer.Option(min=0, help="Further non-neutral images, none of them in the list.")] = 0,
     near_duplicate_bits: Annotated[
         int, typer.Option(min=0, max=64, help="Images whose 256-bit hashes differ in no more bits count as one.")
-    ] = 8,
+    ] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
     annotations_only: Annotated[bool, typer.Option(help="Open no image: nothing is checked or compared.")] = False,
     as_json: AsJson = False,

@@ -73,7 +73,7 @@ def write_emolib(
     settings: ExportSettings,
     read_image_bytes: ReadBytes | None = None,
     source: Source = "affectnet",
-    near_duplicate_bits: int = 8,
+    near_duplicate_bits: int = 16,
     made_with: Mapping[str, Mapping[str, object]] | None = None,
 ) -> EmolibInfo:
     """Write the release `directory`, whole or not at all.

@@ -99,7 +99,7 @@ def write_table(
 
 @contextlib.contextmanager
 def open_writer(path: Path, schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> Iterator[pq.ParquetWriter]:
-    """A writer for tables that come piece by piece, encoded as `write_table` does; the file appears whole or not at all.
+    """A writer for tables that come piece by piece, encoded as by `write_table`; the file appears whole or not at all.
 
     Args:
         path: the Parquet file.

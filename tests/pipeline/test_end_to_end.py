@@ -81,7 +81,7 @@ def test_metrics_and_plots_are_read_by_dvc(built, tmp_path):
 def test_one_changed_number_asks_for_its_own_stages_alone(restored):
     restored.edit_params("sample.select.per_level", 2)
     changed = json.loads(restored.dvc("status", "--json").stdout)
-    assert set(changed) == {"select_images@sample"}
+    assert set(changed) == {"select_images@sample", "export_emolib@sample"}  # the card tells the settings
 
 
 def test_a_changed_number_reruns_what_follows_and_the_diff_shows_it(restored):
@@ -97,7 +97,7 @@ def test_a_changed_number_reruns_what_follows_and_the_diff_shows_it(restored):
 @pytest.mark.parametrize(
     ("target", "marker"),
     [
-        ("reconstruct_faces@sample", PATHS.faces / "emolib"),
+        ("reconstruct_faces@sample", PATHS.faces / "work"),
         ("train_funet@sample", PATHS.checkpoints / "funet.pt"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Profile `full` on small files in the licensed formats: from AffectNet's lists to a step of both networks' training."""
+"""Profile `full` on small files in the licensed formats, from AffectNet's lists to a step of both networks' training."""
 
 import os
 import shutil
@@ -117,7 +117,7 @@ def test_both_networks_were_trained_a_step(full: Path) -> None:
         assert any((full / "models" / network).glob("*.safetensors"))
 
 
-# --- what a licensee would have ----------------------------------------------------------------------------------------
+# --- what a licensee would have --------------------------------------------------------------------------------------
 
 _CORPUS = CorporaSettings(
     affectnet_images=56, affectnet_px=192, vocaset_sentences=1, ravdess_actors=1, mead_actors=1, film_px=192
