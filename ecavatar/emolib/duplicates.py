@@ -5,7 +5,7 @@ scaling and brightness. Source: Zauner, Implementation and Benchmarking of Perce
 (pHash), there with 64 bits of 8 x 8 frequencies; here 256 bits of 16 x 16, which tell similar faces apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,7 +140,9 @@ def _band_keys(hashes: Hashes, near_bits: int) -> UInt64[np.ndarray, "images ban
     return keys.view(np.uint64)[..., 0]
 
 
-def _pairs_of_equal(keys: UInt64[np.ndarray, " images"], first_new: int):  # noqa: ANN202 (an iterator of array pairs)
+def _pairs_of_equal(
+    keys: UInt64[np.ndarray, " images"], first_new: int
+) -> Iterator[tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]]:
     """Rows (later, earlier) with equal keys, some at a time."""
     order = np.argsort(keys, kind="stable")  # so rows of one run are in ascending order
     places = np.arange(len(keys))

@@ -1,4 +1,4 @@
-"""Profile `full` on small files in the licensed formats, from AffectNet's lists to a step of both networks' training."""
+"""Profile `full` on small files in the licensed formats, up to a step of both networks' training."""
 
 import os
 import shutil
