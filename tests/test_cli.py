@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -12,6 +13,10 @@ from ecavatar import assets
 from ecavatar.cli import app
 from ecavatar.errors import AssetMissingError, ConfigError, DataError
 from ecavatar.storage.files import read_json
+from ecavatar.storage.parquet import write_table
+from ecavatar.storage.shards import shard_path
+from tests.fabricate_emolib import fabricated_faces
+from tests.fabricate_flame import write_flame_masks
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,3 +124,68 @@ def test_mistakes_end_with_2_and_one_message(tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert ecavatar("assets", "add").returncode == 2
     assert ecavatar("fly").returncode == 2
+
+
+@pytest.fixture
+def place(tmp_path, small_face, monkeypatch):
+    """A folder with a face model, a folder of reconstructed faces and a release, current for the test."""
+    monkeypatch.chdir(tmp_path)
+    for profile in ("sample", "full"):
+        small_face.save(tmp_path / "data" / profile / "assets" / "face" / "face_model.npz")
+    faces = fabricated_faces(small_face, 48)
+    tags = {"topology": "small", "basis": "small", "backend": "landmarks"}
+    write_table(shard_path(tmp_path / "faces", 0, 1), faces, tags)
+    return tmp_path
+
+
+def test_faces_become_a_release_that_is_checked_searched_and_taken_apart(place, small_face):
+    invoke = CliRunner().invoke
+    assert "48 faces in 8 categories" in invoke(app, ["export", "faces", "--out", "release"]).stdout
+    assert "all is as it says" in invoke(app, ["verify", "release"]).stdout
+    np.save("shape.npy", np.zeros(small_face.n_shape))
+    asked = ["emolib", "nearest", "release", "--face", "shape.npy", "--emotion", "sad", "--level", "2", "--json"]
+    item = json.loads(invoke(app, asked).stdout)
+    assert (item["emotion"], item["level"]) == ("sad", 2)
+    assert item["shape_distance"] == pytest.approx(np.linalg.norm(item["shape"]))
+    assert "48 items" in invoke(app, ["emolib", "folders", "release", "--out", "folders"]).stdout
+    imported = invoke(app, ["emolib", "import", "folders", "--out", "imported"]).stdout
+    assert "48 faces; 0 items could not be used" in imported
+    assert json.loads(invoke(app, ["verify", "imported", "--json"]).stdout) == {"problems": []}
+
+
+def test_a_damaged_release_ends_with_2_and_says_where(place):
+    CliRunner().invoke(app, ["export", "faces", "--out", "release"])
+    card = place / "release" / "README.md"
+    card.write_text(card.read_text() + "more")
+    done = CliRunner().invoke(app, ["verify", "release"])
+    assert done.exit_code == 2
+    assert "README.md" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("select nowhere --out index.parquet", "AffectNet folder nowhere not found"),
+        ("export nowhere --out release", "nowhere holds no shards"),
+        ("export faces --out release --images pictures", "--i-hold-the-licence"),
+        ("emolib nearest nowhere --face x.npy --emotion hapy --level 1", "hapy"),
+        ("emolib nearest nowhere --face x.npy --emotion happy --level 1", "nowhere"),
+        ("emolib import nowhere.zip --out release", "nowhere.zip"),
+        ("face nowhere.png --out face --profile nobody --params params.yaml", "params.yaml not found"),
+    ],
+)
+def test_each_wrong_input_of_the_emolib_verbs_is_named_and_nothing_is_written(place, command, text):
+    done = ecavatar(*command.split(), cwd=place)
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(path.name for path in place.iterdir()) == ["data", "faces"]
+
+
+def test_an_added_flame_part_says_what_is_still_missing(tmp_path):
+    write_flame_masks(tmp_path / "FLAME_masks.pkl")
+    data = tmp_path / "data"
+    added = ["assets", "add", "flame-masks", str(tmp_path / "FLAME_masks.pkl"), "--data", str(data)]
+    done = CliRunner().invoke(app, added)
+    assert done.exit_code == 0
+    assert "flame-landmarks" in done.stdout
