@@ -19,7 +19,7 @@ from ecavatar.reconstruction.images import Rgb, read_image
 from ecavatar.reconstruction.landmarks import FaceLandmarker
 from ecavatar.reconstruction.neutral import expressive_vertices, neutral_vertices
 from ecavatar.reconstruction.table import Fitted, Reconstructor
-from ecavatar.rendering.overlay import overlay
+from ecavatar.rendering.overlay import overlay, shown_faces
 from ecavatar.storage.files import atomic_path, read_json, write_json
 
 FORMAT = "ecavatar-face-coefficients-1"
@@ -115,11 +115,7 @@ def overlay_picture(image: Rgb, vertices: Float[np.ndarray, "V 3"], found: Recon
         found: its camera.
         asset: triangles and regions.
     """
-    hidden = np.zeros(asset.n_vertices, bool)
-    for region in ("neck", "scalp"):
-        hidden[asset.regions[region]] = True
-    faces = asset.faces[~hidden[asset.faces].any(axis=1)]
-    return np.concatenate([image, overlay(image, found.project(vertices), faces)], axis=1)
+    return np.concatenate([image, overlay(image, found.project(vertices), shown_faces(asset))], axis=1)
 
 
 def _to_json(fitted: Fitted, tags: dict[str, str], photo: Path) -> dict[str, object]:

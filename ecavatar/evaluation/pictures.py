@@ -13,8 +13,10 @@ from ecavatar.animation.motion import Motion
 from ecavatar.emotion import LEVELS, Emotion
 from ecavatar.evaluation.figures import write_sheet
 from ecavatar.face.model import FaceAsset, FaceModel
+from ecavatar.reconstruction.fitter import Reconstruction
 from ecavatar.reconstruction.images import read_image
 from ecavatar.rendering.film import face_picture
+from ecavatar.rendering.overlay import overlay, shown_faces
 from ecavatar.storage.files import resolve_inside
 from ecavatar.storage.parquet import vector_array
 
@@ -35,7 +37,7 @@ def _first_mesh(faces: pa.Table, emotion: Emotion, level: int, asset: FaceAsset,
 
 
 def draw_reconstruction(path: Path, faces: pa.Table, affectnet: Path, asset: FaceAsset, size_px: int) -> None:
-    """For each category the strongest item: photo, reconstructed face, its neutral face.
+    """For each category the strongest item: photo, the face laid over it, the face at pose zero, its neutral face.
 
     Args:
         path: PNG to write.
@@ -55,11 +57,12 @@ def draw_reconstruction(path: Path, faces: pa.Table, affectnet: Path, asset: Fac
         names.append(emotion.label)
         row = rows.slice(0, 1)
         photo = read_image(resolve_inside(affectnet, row["path"][0].as_py()))
-        resized = np.asarray(Image.fromarray(photo).resize((size_px, size_px), Image.Resampling.LANCZOS))
         meshes = (_meshes(row, asset)[0], _meshes(row, asset, neutral=True)[0])
-        columns.append([resized, *(face_picture(mesh, asset, size_px) for mesh in meshes)])
+        overlaid = overlay(photo, _camera(row).project(meshes[0]), shown_faces(asset))
+        resized = [_square(picture, size_px) for picture in (photo, overlaid)]
+        columns.append([*resized, *(face_picture(mesh, asset, size_px) for mesh in meshes)])
     rows_of_pictures = [list(row) for row in zip(*columns, strict=True)]
-    write_sheet(path, rows_of_pictures, rows=["photo", "face", "neutral"], columns=names)
+    write_sheet(path, rows_of_pictures, rows=["photo", "face on photo", "face", "neutral"], columns=names)
 
 
 def draw_motions(path: Path, motions: Mapping[str, Motion], asset: FaceAsset, size_px: int, count: int = 8) -> None:
@@ -76,6 +79,18 @@ def draw_emotions(path: Path, motions: Sequence[tuple[str, Motion]], asset: Face
     middles = [(name, motion.vertices[len(motion.vertices) // 2]) for name, motion in motions]
     pictures = [[face_picture(mesh, asset, size_px, yaw=yaw) for _, mesh in middles] for yaw in (0.0, 0.6)]
     write_sheet(path, pictures, rows=["front", "three-quarter"], columns=[name for name, _ in middles])
+
+
+def _square(picture: np.ndarray, size_px: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((size_px, size_px), Image.Resampling.LANCZOS))
+
+
+def _camera(row: pa.Table) -> Reconstruction:
+    """The reconstruction that a row of faces holds."""
+    vectors = {name: vector_array(row[name])[0] for name in ("shape", "expression", "jaw_pose", "translation_px")}
+    scalars = ("scale_px_per_m", "residual_px", "residual_mm", "iterations", "is_converged")
+    rotation = vector_array(row["rotation"])[0].reshape(3, 3)
+    return Reconstruction(rotation=rotation, **vectors, **{name: row[name][0].as_py() for name in scalars})
 
 
 def _meshes(rows: pa.Table, asset: FaceAsset, *, neutral: bool = False) -> np.ndarray:

@@ -6,11 +6,20 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ecavatar.errors import ShapeError
+from ecavatar.face.model import FaceAsset
 from ecavatar.rendering.camera import Camera
 from ecavatar.rendering.shading import STUDIO, render_face
 
 CLAY = (0.55, 0.62, 0.68)
 """Linear albedo of the mesh: a colour that no skin has, so that mesh and photograph are told apart."""
+
+
+def shown_faces(asset: FaceAsset) -> Int[np.ndarray, "faces 3"]:
+    """The triangles worth laying over a photograph: neck and scalp, which hair and clothes hide, are left out."""
+    hidden = np.zeros(asset.n_vertices, bool)
+    for region in ("neck", "scalp"):
+        hidden[asset.regions[region]] = True
+    return asset.faces[~hidden[asset.faces].any(axis=1)]
 
 
 def overlay(
