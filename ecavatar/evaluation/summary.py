@@ -214,8 +214,8 @@ def _draw_all(
     draw_reconstruction(out / "reconstruction.png", faces, sources.affectnet, asset, size)
     yield FigureEntry(
         title="From picture to face",
-        caption="The strongest image of each category, its face laid over it (without neck and scalp), the face at head "
-        "pose zero, and the same face made neutral.",
+        caption="The strongest image of each category, its face laid over it (neck and scalp left out), the face at "
+        "head pose zero, and the same face made neutral.",
         path=out / "reconstruction.png",
     )
     draw_emolib(out / "emolib.png", read_emolib(sources.emolib), asset, size)
