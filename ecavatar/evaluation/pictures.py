@@ -62,7 +62,7 @@ def draw_reconstruction(path: Path, faces: pa.Table, affectnet: Path, asset: Fac
         resized = [_square(picture, size_px) for picture in (photo, overlaid)]
         columns.append([*resized, *(face_picture(mesh, asset, size_px) for mesh in meshes)])
     rows_of_pictures = [list(row) for row in zip(*columns, strict=True)]
-    write_sheet(path, rows_of_pictures, rows=["photo", "face on photo", "face", "neutral"], columns=names)
+    write_sheet(path, rows_of_pictures, rows=["photo", "on photo", "face", "neutral"], columns=names)
 
 
 def draw_motions(path: Path, motions: Mapping[str, Motion], asset: FaceAsset, size_px: int, count: int = 8) -> None:
