@@ -11,6 +11,7 @@ import numpy as np
 
 from ecavatar.errors import DataError
 from ecavatar.storage.files import atomic_path
+from ecavatar.storage.unpickle import load_npz
 
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date: DVC hashes bytes
 _FACTS = "facts"
@@ -36,14 +37,16 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # 
     """Arrays and facts of a file that `write_arrays` wrote.
 
     Raises:
-        DataError: the file is damaged or not of this form.
+        AssetMissingError: the file is not there.
+        DataError: the file is damaged, hostile (see `load_npz`) or not of this form.
     """
+    arrays = load_npz(path)
+    if objects := [name for name, array in arrays.items() if array.dtype.kind not in "biufU"]:
+        raise DataError(f"{path}: {objects[0]} holds no numbers. Build or convert it again.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
         facts = json.loads(arrays.pop(_FACTS).tobytes())
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a file of arrays with facts ({error}). Build or convert it again.") from None
+    except (ValueError, KeyError, RecursionError) as error:
+        raise DataError(f"{path} is not a file of arrays with facts ({error!r}). Build or convert it again.") from None
     if not isinstance(facts, dict):
         raise DataError(f"{path}: expected facts by name, found {facts!r}. Build or convert it again.")
     return arrays, facts

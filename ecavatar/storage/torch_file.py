@@ -5,6 +5,7 @@ where their numbers lie, and every class or function that the file names becomes
 Both of torch's formats are read: the zip of torch 1.6 and later, and the older sequence of pickles and raw numbers.
 """
 
+import io
 import pickletools
 import struct
 import zipfile
@@ -41,6 +42,7 @@ _ATTACK_NAMES = frozenset(
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _MAX_PICKLE_BYTES = 256 << 20  # the largest known one is below a megabyte
+_MOST_NESTED = 500  # tuples within one tuple, at every depth
 _EXTRAS = {"data.pkl", "version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id"}
 
 
@@ -128,7 +130,7 @@ def open_torch_file(path: Path) -> TorchFile:
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error,
-                zipfile.BadZipFile, EOFError, NotImplementedError) as error:  # fmt: skip
+                zipfile.BadZipFile, EOFError, NotImplementedError, RecursionError, MemoryError) as error:  # fmt: skip
             raise DataError(
                 f"{path} is damaged ({type(error).__name__}: {error}). Copy or download it again."
             ) from None
@@ -194,7 +196,26 @@ def _data_offset(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
 # --- legacy -----------------------------------------------------------------------------------------------------------
 
 
+def storage_values(saved: bytes) -> np.ndarray:
+    """The values of one storage as torch puts it into other pickles: saved in the older format by itself.
+
+    Raises:
+        DataError: something else than a storage; damage raises all that `open_torch_file` turns into a DataError.
+    """
+    storage, places = _legacy_content(io.BytesIO(saved), len(saved))
+    if not isinstance(storage, _Storage):
+        raise DataError("refused: a torch storage in a form that is not read.")
+    place = places[storage.key]
+    dtype = torch.empty(0, dtype=storage.dtype).numpy().dtype
+    return np.frombuffer(saved[place.offset : place.offset + place.size], dtype)
+
+
 def _open_legacy(path: Path, file: BinaryIO) -> TorchFile:
+    return TorchFile(path, *_legacy_content(file, path.stat().st_size))
+
+
+def _legacy_content(file: BinaryIO, file_size: int) -> tuple[Any, dict[str, _Place]]:
+    """What was saved, and where its storages lie."""
     storages: dict[str, _Storage] = {}
 
     def remember(storage: _Storage) -> None:
@@ -206,10 +227,10 @@ def _open_legacy(path: Path, file: BinaryIO) -> TorchFile:
         raise DataError("not a little-endian file of torch.save. Save it again with a current torch.")
     content = _Machine(remember).run(file)
     keys = _Machine(None).run(file)
-    places = dict(_legacy_places(file, keys, storages, path.stat().st_size))
+    places = dict(_legacy_places(file, keys, storages, file_size))
     if missing := sorted(set(storages) - set(places)):
         raise DataError(f"{len(missing)} storages are missing, first {missing[0]}; the file is cut short.")
-    return TorchFile(path, content, places)
+    return content, places
 
 
 def _legacy_places(
@@ -217,10 +238,10 @@ def _legacy_places(
 ) -> Iterator[tuple[str, _Place]]:
     """Each storage: an int64 number of elements, then the elements."""
     for key in keys:
-        storage = storages.get(str(key))
+        storage = storages.get(str(key)) if isinstance(key, str | int) else None
         (count,) = struct.unpack("<q", file.read(8))
         if storage is None or count != storage.count:
-            raise DataError(f"storage {key} does not fit its description; the file is damaged.")
+            raise DataError(f"storage {_short(key)} does not fit its description; the file is damaged.")
         place = _Place(file.tell(), count * storage.dtype.itemsize)
         if place.offset + place.size > file_size:
             raise DataError("the file ends before its tensors do; copy or download it again.")
@@ -245,6 +266,28 @@ class _SizeCheck:
             raise DataError(f"storage {storage.key} should have {expected} bytes and is {seen}; the file is damaged.")
 
 
+class TupleCheck:
+    """Refuses tuples nested so deeply or so often that hashing or printing one would crash or never end.
+
+    A few bytes of a pickle can double a tuple, and Python follows tuples without looking whether it was there before.
+    """
+
+    def __init__(self) -> None:
+        self._nested: dict[int, int] = {}
+
+    def checked(self, made: tuple[Any, ...]) -> tuple[Any, ...]:
+        """`made`, the newest tuple of a pickle.
+
+        Raises:
+            DataError: too many tuples within it.
+        """
+        nested = sum(self._nested.get(id(part), 1) for part in made if isinstance(part, tuple))
+        if nested > _MOST_NESTED:
+            raise DataError(f"refused: more than {_MOST_NESTED} tuples nested in one, which no data file has.")
+        self._nested[id(made)] = nested + 1
+        return made
+
+
 class _Machine:
     """Interprets one pickle. Nothing named in it is imported, called or given attributes."""
 
@@ -253,6 +296,7 @@ class _Machine:
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
+        self._tuples = TupleCheck()
 
     def run(self, pickled: bytes | BinaryIO) -> Any:
         """The value that the pickle describes."""
@@ -301,18 +345,18 @@ class _Machine:
     # containers
 
     def _do_tuple(self, _: object) -> None:
-        self._stack.append(tuple(self._popped_to_mark()))
+        self._stack.append(self._tuples.checked(tuple(self._popped_to_mark())))
 
     def _do_tuple1(self, _: object) -> None:
-        self._stack.append((self._stack.pop(),))
+        self._stack.append(self._tuples.checked((self._stack.pop(),)))
 
     def _do_tuple2(self, _: object) -> None:
         last = self._stack.pop()
-        self._stack.append((self._stack.pop(), last))
+        self._stack.append(self._tuples.checked((self._stack.pop(), last)))
 
     def _do_tuple3(self, _: object) -> None:
         last, middle = self._stack.pop(), self._stack.pop()
-        self._stack.append((self._stack.pop(), middle, last))
+        self._stack.append(self._tuples.checked((self._stack.pop(), middle, last)))
 
     def _do_list(self, _: object) -> None:
         self._stack.append(self._popped_to_mark())
@@ -389,7 +433,7 @@ class _Machine:
 
     def _do_binpersid(self, _: object) -> None:
         match self._stack.pop():
-            case ("storage", Unknown(name=kind), key, _, int(count), *view) if view in ([], [None]):
+            case ("storage", Unknown(name=kind), str() | int() as key, _, int(count), *view) if view in ([], [None]):
                 storage = _Storage(str(key), _storage_dtype(kind), count)
             case other:
                 raise DataError(f"refused: a reference to {_short(other)}; only tensor storages are read.")
@@ -490,4 +534,5 @@ def _has_tensors(content: list[Any]) -> bool:
 
 
 def _short(value: object) -> str:
-    return f"a {type(value).__name__}" if isinstance(value, dict | list | set) else repr(value)[:80]
+    is_simple = isinstance(value, str | int | float | None | Unknown | StoredTensor)
+    return repr(value)[:80] if is_simple else f"a {type(value).__name__}"  # printing a container may never end

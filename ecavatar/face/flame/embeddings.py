@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from ecavatar.errors import DataError
 from ecavatar.face.flame.model_file import N_FACES
 from ecavatar.storage.arrays import read_arrays, write_arrays
-from ecavatar.storage.unpickle import load_npy, load_npz, load_pickle
+from ecavatar.storage.unpickle import array_of, load_npy, load_npz, load_pickle
 
 N_IBUG, N_CONTOUR = 68, 17
 _UNKNOWN = -1
@@ -93,7 +93,11 @@ def read_mediapipe_embedding(path: Path) -> Embedding:
     if missing := [name for name in names if name not in content]:
         raise DataError(f"{path} is no MediaPipe embedding of FLAME: it lacks {', '.join(missing)}.")
     indices, faces, weights = (_numbers(path, content[name]) for name in names)
-    if indices.dtype.kind not in "iu" or len(np.unique(indices)) != indices.size or not (indices < 478).all():
+    if (
+        indices.dtype.kind not in "iu"
+        or len(np.unique(indices)) != indices.size
+        or not ((indices >= 0) & (indices < 478)).all()
+    ):
         raise DataError(f"{path}: landmark_indices must be different whole numbers below 478.")
     order = np.argsort(indices)
     return _embedding(path, indices[order], faces[order], weights[order])
@@ -112,10 +116,10 @@ def _content(path: Path) -> Mapping[str, object]:
 
 def _numbers(path: Path, value: object) -> np.ndarray:
     try:
-        array = np.asarray(value)
-        array = np.array(array.tolist()) if array.dtype == object else array  # arrays in an array, one for each view
-    except ValueError as error:
-        raise DataError(f"{path}: expected arrays of numbers ({error}). Download it again.") from None
+        array = array_of(value)
+        array = array_of(array.tolist()) if array.dtype == object else array  # arrays in an array, one for each view
+    except DataError as error:
+        raise DataError(f"{path}: expected arrays of numbers: {error} Download it again.") from None
     if array.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected arrays of numbers, found {array.dtype}. Download it again.")
     return array

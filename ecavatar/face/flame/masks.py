@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from ecavatar.errors import DataError
 from ecavatar.face.flame.model_file import N_VERTICES, FlameModel
-from ecavatar.storage.unpickle import load_pickle
+from ecavatar.storage.unpickle import array_of, load_pickle
 
 Masks = Mapping[str, Int[np.ndarray, " _"]]
 """Sorted, unique vertex indices by FLAME's name of the region."""
@@ -41,7 +41,7 @@ def read_flame_masks(path: Path) -> dict[str, Int[np.ndarray, " _"]]:
         raise DataError(f"{path} is not FLAME_masks.pkl: it lacks {lacks}. Get it from flame.is.tue.mpg.de.")
     masks, problems = {}, []
     for name, indices in content.items():
-        array = np.asarray(indices)
+        array = _array(path, indices)
         if array.dtype.kind not in "iu" or array.ndim != 1 or len(array) == 0:
             problems.append(f"{name} is no list of vertex indices")
         elif array.min() < 0 or array.max() >= N_VERTICES:
@@ -51,6 +51,13 @@ def read_flame_masks(path: Path) -> dict[str, Int[np.ndarray, " _"]]:
     if problems:
         raise DataError(f"{path}: {'; '.join(problems)}. Get FLAME_masks.pkl from flame.is.tue.mpg.de.")
     return masks
+
+
+def _array(path: Path, value: object) -> np.ndarray:
+    try:
+        return array_of(value)
+    except DataError as error:
+        raise DataError(f"{path}: {error} Get FLAME_masks.pkl from flame.is.tue.mpg.de.") from None
 
 
 def flame_regions(

@@ -22,7 +22,7 @@ from ecavatar.errors import AssetMissingError, BasisError, ConfigError, DataErro
 from ecavatar.face.model import PARENTS
 from ecavatar.storage.arrays import read_arrays, write_arrays
 from ecavatar.storage.files import sha256_file
-from ecavatar.storage.unpickle import ChumpyArray, CscMatrix, load_npz, load_pickle
+from ecavatar.storage.unpickle import ChumpyArray, CscMatrix, array_of, load_npz, load_pickle, names_in_zip
 
 TOPOLOGY = "flame"
 """Tag of FLAME's vertex order, the same for every version."""
@@ -180,9 +180,7 @@ def _hinted_basis(path: Path) -> str | None:
 
 def _content(path: Path) -> Mapping[str, object]:
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if pickles := [name for name in names if name.endswith(".pkl")]:
+        if pickles := [name for name in names_in_zip(path) if name.endswith(".pkl")]:
             raise ConfigError(f"{path} is an archive; unpack it and add {pickles[0]} from it.")
         return load_npz(path)
     content = load_pickle(path)
@@ -214,14 +212,14 @@ def _arrays(path: Path, content: Mapping[str, object]) -> tuple[dict[str, np.nda
 def _array(path: Path, name: str, value: object) -> np.ndarray:
     if isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
         value = value.item()  # numpy.savez puts what is no array into an array of one object
-    if isinstance(value, CscMatrix):
-        if not 0 < value.shape[0] * value.shape[1] <= _LARGEST:
-            raise DataError(f"{path}: {name} is a sparse matrix of shape {value.shape}; the file is damaged.")
-        return value.to_dense()
     try:
-        return np.asarray(value.x if isinstance(value, ChumpyArray) else value)
-    except ValueError as error:
-        raise DataError(f"{path}: {name} is not an array ({error}); the file is damaged.") from None
+        if not isinstance(value, CscMatrix):
+            return array_of(value.x if isinstance(value, ChumpyArray) else value)
+        if not 0 < value.shape[0] * value.shape[1] <= _LARGEST:
+            raise DataError(f"a sparse matrix of shape {value.shape}; the file is damaged.")
+        return value.to_dense()
+    except (DataError, AttributeError, TypeError, IndexError) as error:  # objects made up of other things
+        raise DataError(f"{path}: {name}: {error} Download it again from flame.is.tue.mpg.de.") from None
 
 
 def _value_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:

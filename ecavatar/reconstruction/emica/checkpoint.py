@@ -196,7 +196,7 @@ def _state_dict(file: TorchFile) -> tuple[dict[str, StoredTensor], str]:
         raise DataError(f"{file.path}: expected a dictionary of tensors, found a {type(content).__name__}. {_EXPECTED}")
     packaging = "lightning" if isinstance(content.get("state_dict"), dict) else "plain"
     state = content["state_dict"] if packaging == "lightning" else content
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, StoredTensor)}
+    tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, StoredTensor)}
     if not tensors:
         raise DataError(f"{file.path}: {_other_model(content)} {_EXPECTED}")
     return tensors, packaging
@@ -244,13 +244,15 @@ def _prefixes(state: Mapping[str, StoredTensor], source: Path) -> dict[str, str]
 
 def _other_model(content: Mapping[Any, Any]) -> str:
     """What the file seems to be instead."""
-    keys = [str(key) for key in content]
+    keys = [key for key in content if isinstance(key, str)]
     if "arcface" in keys and "flameModel" in keys:
         return "These are MICA's weights alone, without EMICA's other encoders."
     if any(key.startswith("E_flame") for key in keys):
         return "These look like DECA's or EMOCA's weights (236 outputs), whose coefficients are others."
     heads = {
-        key: value.shape for key, value in content.items() if isinstance(value, StoredTensor) and "bias" in str(key)
+        key: value.shape
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, StoredTensor) and "bias" in key
     }
     last = f"; its last bias is {list(heads)[-1]} with {list(heads.values())[-1]} numbers" if heads else ""
     return f"The file holds {len(keys)} entries: {', '.join(keys[:4])}{' ...' if len(keys) > 4 else ''}{last}."
