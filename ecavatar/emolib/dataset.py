@@ -32,8 +32,10 @@ from ecavatar.emolib.quantisation import to_steps
 from ecavatar.emolib.rows import Rows
 from ecavatar.emolib.schema import (
     CARD,
+    COMPRESSION,
     CROISSANT,
     INFO,
+    OPTIONAL,
     ROW_GROUP,
     SCHEMA_VERSION,
     SPLITS,
@@ -60,7 +62,6 @@ from ecavatar.storage.parquet import open_writer, read_table
 ReadBytes = Callable[[Mapping[str, object]], bytes]
 _BATCH = 64  # rows at a time: a multiple of every ROW_GROUP
 _DERIVED = ("emotion_code", "topology", "basis")  # columns that the faces need not have
-_OPTIONAL = ("light", "perceptual_hash")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -204,7 +205,12 @@ def _write_split(directory: Path, split: str, places: Int[np.ndarray, " n"], pie
         with contextlib.ExitStack() as stack:
             writers = {
                 config: stack.enter_context(
-                    open_writer(directory / list(paths[config])[file], arrow_schema(columns), _tags(info))
+                    open_writer(
+                        directory / list(paths[config])[file],
+                        arrow_schema(columns),
+                        _tags(info),
+                        compression=COMPRESSION[config],
+                    )
                 )
                 for config, columns in info.columns.items()
             }
@@ -230,7 +236,7 @@ def _tags(info: EmolibInfo) -> dict[str, str]:
 def _require_model(rows: Rows, asset: FaceAsset) -> None:
     """The faces have every column that is needed, of the asset's basis, with no more coefficients than it has."""
     there = set(rows.schema.names)
-    needed = [column.name for column in coefficient_columns(1, 1, has_light=False, has_hash=False)]
+    needed = [column.name for column in coefficient_columns(1, 1, optional=())]
     if missing := [name for name in needed if name not in there and name not in _DERIVED]:
         raise DataError(f"the faces lack {', '.join(missing)}; write them with `reconstruct_faces`.")
     for texts in rows.metadata():
@@ -278,12 +284,20 @@ def _refuse_leaks(rows: Rows, labels: pa.Table, near_duplicate_bits: int) -> Non
 def _columns(rows: Rows, asset: FaceAsset, settings: ExportSettings) -> dict[str, tuple[Column, ...]]:
     """Columns by config, for the configs that were asked for."""
     shape, expression = (rows.schema.field(name).type.list_size for name in ("shape", "expression"))
-    has_light, has_hash = (name in rows.schema.names for name in _OPTIONAL)
-    columns = {"coefficients": coefficient_columns(shape, expression, has_light=has_light, has_hash=has_hash)}
+    optional = [name for name in OPTIONAL if _is_known(rows, name)]
+    columns = {"coefficients": coefficient_columns(shape, expression, optional)}
     if settings.vertices != "none":
         config = "vertices" if settings.vertices == "float32" else "vertices_int16"
         columns[config] = mesh_columns(config, asset.n_vertices)
     return columns | ({"images": image_columns()} if settings.images else {})
+
+
+def _is_known(rows: Rows, name: str) -> bool:
+    """Whether the faces have a column, and a value of it in any row."""
+    if name not in rows.schema.names:
+        return False
+    column = rows.column(name, rows.schema.field(name).type)
+    return column.null_count < len(column)
 
 
 def _counts(rows: Rows) -> dict[str, dict[str, int]]:

@@ -22,8 +22,8 @@ class EmolibItems:
     """A release as a map-style data set: `len(items)`, `items[i]`, rows in the order of the release.
 
     An item is a dict of its row's columns: vectors and meshes as float32 arrays, the others as Python values; a number
-    that is not known is NaN. Meshes of `vertices_int16` come as `vertices_m`, in metres, as those of `vertices` do; a
-    picture is a dict of its bytes and path.
+    that is not known is NaN, such a text is empty. Meshes of `vertices_int16` come as `vertices_m`, in metres, as those
+    of `vertices` do; a picture is a dict of its bytes and path.
 
     Files are opened when first read, by each process for itself, and decoded row groups are kept up to 64 MiB: so the
     object can be forked and pickled, a first look at an item costs one row group, and a second one next to nothing.
@@ -119,8 +119,9 @@ class EmolibItems:
                 decoded = dict(_decoded(column, table, self._constants[file]) for column in self.columns)
             except (pa.ArrowException, OSError, KeyError, ValueError) as error:
                 raise self._damaged(file, error) from None
-            self._cache[key] = table.nbytes, decoded
-            self._kept += table.nbytes
+            size = sum(_bytes_kept(values) for values in decoded.values())
+            self._cache[key] = size, decoded
+            self._kept += size
         self._cache.move_to_end(key)
         while self._kept > _CACHE_BYTES and len(self._cache) > 1:
             self._kept -= self._cache.popitem(last=False)[1][0]
@@ -132,16 +133,27 @@ class EmolibItems:
         )
 
 
+def _bytes_kept(values: np.ndarray | list) -> int:
+    """Bytes of an array or of pictures; texts and single numbers are too little to count."""
+    if isinstance(values, np.ndarray):
+        return values.nbytes
+    return sum(len(value["bytes"]) for value in values) if isinstance(values[0], dict) else 0
+
+
 def _decoded(column: Column, table: pa.Table, constants: Mapping[str, str]) -> tuple[str, np.ndarray | list]:
     """Name and values of a column in an item: an array for vectors and meshes, a list of Python values for the rest."""
     if column.name in constants:
         return column.name, [constants[column.name]] * table.num_rows
-    values = table[column.name]
-    if not column.shape:
-        known = values.to_numpy() if column.is_numeric else values  # null becomes NaN
-        return column.name, known.tolist() if isinstance(known, np.ndarray) else known.to_pylist()
-    flat = values.combine_chunks()
+    chunks = table[column.name]
+    values = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
+    if column.kind == "image":
+        return column.name, values.to_pylist()
+    if column.kind == "string" and values.null_count:
+        values = values.fill_null("")
     for _ in column.shape:
-        flat = flat.flatten()
-    array = flat.to_numpy(zero_copy_only=False).reshape(len(values), *column.shape)
+        values = values.flatten()
+    array = values.to_numpy(zero_copy_only=False)  # a null number becomes NaN
+    if not column.shape:
+        return column.name, array.tolist()
+    array = array.reshape(table.num_rows, *column.shape)
     return (_METRES, from_steps(array)) if column.name == _STEPS else (column.name, array)

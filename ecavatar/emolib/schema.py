@@ -1,6 +1,6 @@
 """What an Emolib release consists of: its configs, columns, splits and files, and what it says about itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from ecavatar.errors import DataError
 from ecavatar.storage.files import read_json
+from ecavatar.storage.parquet import Compression
 
 SCHEMA_VERSION = "2.0.0"
 SPLITS = ("train", "val")
@@ -16,6 +17,10 @@ SPLITS = ("train", "val")
 CONFIGS = ("coefficients", "vertices", "vertices_int16", "images")
 ROW_GROUP = {"coefficients": 32, "vertices": 8, "vertices_int16": 8, "images": 8}
 """Rows of a row group, the smallest piece that is read alone: measured to be quick for one random item."""
+COMPRESSION: Mapping[str, Compression] = {
+    "coefficients": "lz4", "vertices": "zstd", "vertices_int16": "zstd", "images": "zstd"
+}  # fmt: skip
+"""lz4 costs a twentieth more space than zstd and halves the time of one random item."""
 INFO, STATS, TOPOLOGY, CARD, CROISSANT = (
     Path("meta") / "info.json",
     Path("meta") / "stats.json",
@@ -25,6 +30,8 @@ INFO, STATS, TOPOLOGY, CARD, CROISSANT = (
 )
 FREE_BASES = ("open-head", "flame2023-open")
 """Face models whose meshes may be passed on."""
+OPTIONAL = ("light", "alignment_is_converged", "perceptual_hash")
+"""Columns that a release lacks where they are known of none of its faces."""
 IMPORTED = "imported"
 """Backend of faces that others reconstructed: cameras and alignments may be unknown."""
 COORDINATES = "x to the subject's left, y up, z forward; metres; head at zero pose"
@@ -182,10 +189,19 @@ def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([(column.name, column.arrow_type) for column in columns])
 
 
-def coefficient_columns(n_shape: int, n_expression: int, *, has_light: bool, has_hash: bool) -> tuple[Column, ...]:
-    """Columns of the default config: everything that is known of a face but its mesh and picture."""
-    light = [_number("light", 27, about="spherical harmonics of the light, 9 per colour, row-major 9 x 3")]
-    hash_column = [_text("perceptual_hash", "256 bits as 64 hexadecimal digits; near pictures differ in few bits")]
+def coefficient_columns(n_shape: int, n_expression: int, optional: Collection[str] = OPTIONAL) -> tuple[Column, ...]:
+    """Columns of the default config: everything that is known of a face but its mesh and picture.
+
+    Args:
+        n_shape: shape coefficients.
+        n_expression: expression coefficients.
+        optional: which of the `OPTIONAL` columns it has.
+    """
+    columns = _all_coefficient_columns(n_shape, n_expression)
+    return tuple(column for column in columns if column.name not in OPTIONAL or column.name in optional)
+
+
+def _all_coefficient_columns(n_shape: int, n_expression: int) -> tuple[Column, ...]:
     return (
         _text("item_id", "unique"),
         _text("source_id", "the photograph in its corpus"),
@@ -196,7 +212,7 @@ def coefficient_columns(n_shape: int, n_expression: int, *, has_light: bool, has
         _number("shape", n_shape, about="identity, in the basis of column `basis`"),
         _number("expression", n_expression, about="expression, in the basis of column `basis`"),
         _number("jaw_pose", 3, unit="radian", about="axis-angle of the jaw; x > 0 opens"),
-        *(light if has_light else ()),
+        _number("light", 27, about="spherical harmonics of the light, 9 per colour, row-major 9 x 3"),
         _number("rotation", 9, about="turns the head into the camera, row-major 3 x 3"),
         _number("scale_px_per_m", unit="pixel/metre", about="of the weak-perspective camera"),
         _number("translation_px", 2, unit="pixel", about="of the weak-perspective camera"),
@@ -206,7 +222,7 @@ def coefficient_columns(n_shape: int, n_expression: int, *, has_light: bool, has
         _number("alignment_residual_m", unit="metre", about="what that motion left"),
         Column(name="alignment_is_converged", kind="bool", shape=(), unit="", about="of the search for that motion"),
         _number("residual_mm", unit="millimetre", about="how far the face misses its landmarks; null if unknown"),
-        *(hash_column if has_hash else ()),
+        _text("perceptual_hash", "256 bits as 64 hexadecimal digits; near pictures differ in few bits"),
         _text("topology", "order of the vertices"),
         _text("basis", "meaning of the coefficients"),
     )  # fmt: skip

@@ -16,17 +16,20 @@ import yaml
 from ecavatar.emolib.leaks import split_leaks
 from ecavatar.emolib.meshes import expressive_vertices
 from ecavatar.emolib.quantisation import MAX_ERROR_M, from_steps
+from ecavatar.emolib.rows import Rows
 from ecavatar.emolib.schema import (
     CARD,
     CONFIGS,
     CROISSANT,
     IMPORTED,
+    INFO,
     ROW_GROUP,
     STATS,
     TOPOLOGY,
     Column,
     EmolibInfo,
     arrow_schema,
+    coefficient_columns,
     read_info,
 )
 from ecavatar.emolib.stats import release_stats
@@ -50,6 +53,7 @@ _MESH_TOLERANCE_M = 1e-6
 _KEYS = ("item_id", "split", "emotion", "emotion_code", "level")
 _MAY_BE_UNKNOWN = frozenset({"valence", "arousal", "residual_mm"})
 _COEFFICIENTS = ("shape", "expression", "jaw_pose")
+_DERIVED = ("coordinates", "path_template", "topology_file", "is_redistributable")
 _SHOWN = 3
 
 Check = Callable[["_Release"], Iterator[str]]
@@ -71,6 +75,10 @@ class _Release:
                 for group in range(file.num_row_groups):
                     yield file.read_row_group(group, columns=columns, use_threads=False)
 
+    def rows(self, config: str, split: str) -> Rows:
+        """A split's rows by their places, whatever their row groups."""
+        return Rows([self.path(path) for path in self.info.files(config, split)])
+
     def labels(self, config: str, columns: list[str]) -> pa.Table:
         """Some columns of all rows, in stored order."""
         files = [self.path(path) for split in self.info.rows for path in self.info.files(config, split)]
@@ -80,7 +88,7 @@ class _Release:
 def verify(directory: Path, asset: FaceAsset | None = None) -> list[str]:
     """Every way in which the release is not what it says, one sentence each; empty when all is well.
 
-    Checked: manifest, the files that info.json names, their columns, row counts and order, labels, splits, numbers,
+    Checked: manifest, info.json, the files that it names, their columns, row counts and order, labels, splits, numbers,
     statistics, topology, croissant.json and the card. Damage of any kind is a sentence, never an error.
 
     Args:
@@ -147,6 +155,19 @@ def _difference(expected: pa.Schema, found: pa.Schema) -> str:
     return ", ".join(wrong) or f"their order is {', '.join(found.names)}"
 
 
+def _info(release: _Release) -> Iterator[str]:
+    """What meta/info.json derives from the rest of it, and the default config that this version of the schema has."""
+    info, stored = release.info, read_json(release.path(INFO))
+    expected = info.to_json()
+    for name in _DERIVED:
+        if stored.get(name) != expected[name]:
+            yield f"{INFO}: {name} is {stored.get(name)!r}, expected {expected[name]!r}."
+    found = info.columns["coefficients"]
+    known = coefficient_columns(info.n_shape, info.n_expression, {column.name for column in found})
+    if arrow_schema(found) != arrow_schema(known):
+        yield f"{INFO}: columns of coefficients: {_difference(arrow_schema(known), arrow_schema(found))}."
+
+
 def _order(release: _Release) -> Iterator[str]:
     """Rows are sorted by item_id within a split, and no item occurs twice."""
     for split in release.info.rows:
@@ -209,6 +230,14 @@ def _numbers(release: _Release) -> Iterator[str]:
     yield from (f"column {name} has numbers that are not finite." for name in sorted(wrong))
 
 
+def _unknown(release: _Release) -> Iterator[str]:
+    """Every text, flag and code is known; hashes alone may not be."""
+    columns = release.info.columns["coefficients"]
+    for name in (column.name for column in columns if not column.is_numeric and column.name != "perceptual_hash"):
+        if count := release.labels("coefficients", [name])[name].null_count:
+            yield f"column {name} is unknown in {count} row(s)."
+
+
 def _is_finite(column: pa.ChunkedArray, *, may_be_unknown: bool) -> bool:
     values, is_complete = column.combine_chunks(), True
     while pa.types.is_fixed_size_list(values.type):
@@ -268,17 +297,17 @@ def _meshes(release: _Release) -> Iterator[str]:
 
 
 def _mesh_error(release: _Release, model: FaceModel, config: str, split: str) -> float:
-    """Largest difference of a coordinate, metres; both configs are read in step."""
+    """Largest difference of a coordinate, metres."""
     name = release.info.columns[config][-1].name
-    meshes = release.pieces(config, split, [name])
+    faces, meshes = release.rows("coefficients", split), release.rows(config, split)
     largest = 0.0
-    for faces in release.pieces("coefficients", split, ["shape", "expression", "jaw_pose"]):
-        made = expressive_vertices(model, faces)
-        for start in range(0, len(made), ROW_GROUP[config]):
-            stored = next(meshes)[name].combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
-            stored = (from_steps(stored) if config == "vertices_int16" else stored).reshape(-1, *made.shape[1:])
-            difference = np.abs(stored - made[start : start + ROW_GROUP[config]]).max()
-            largest = max(largest, np.inf if np.isnan(difference) else float(difference))
+    for start in range(0, faces.count, ROW_GROUP[config]):
+        places = np.arange(start, min(start + ROW_GROUP[config], faces.count))
+        made = expressive_vertices(model, faces.take(places, _COEFFICIENTS))
+        flat = meshes.take(places, [name])[name].combine_chunks().flatten().flatten()
+        stored = flat.to_numpy(zero_copy_only=False).reshape(made.shape)
+        difference = np.abs((from_steps(stored) if config == "vertices_int16" else stored) - made).max()
+        largest = max(largest, np.inf if np.isnan(difference) else float(difference))
     return largest
 
 
@@ -330,5 +359,5 @@ def _some(values: list) -> str:
     return ", ".join(map(str, values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")
 
 
-_CHECKS: tuple[Check, ...] = (_topology, _croissant, _card)
-_DATA_CHECKS: tuple[Check, ...] = (_order, _labels, _splits, _numbers, _statistics, _derived, _meshes)
+_CHECKS: tuple[Check, ...] = (_info, _topology, _croissant, _card)
+_DATA_CHECKS: tuple[Check, ...] = (_order, _labels, _splits, _numbers, _unknown, _statistics, _derived, _meshes)

@@ -6,13 +6,15 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from torch.utils.data import DataLoader
 
 from ecavatar.emolib.dataset import read_emolib
 from ecavatar.emolib.loader import EmolibItems
 from ecavatar.emolib.quantisation import MAX_ERROR_M
-from ecavatar.emolib.schema import read_info
+from ecavatar.emolib.schema import OPTIONAL, read_info
+from ecavatar.emolib.verify import verify
 from ecavatar.errors import AssetMissingError, DataError
 from ecavatar.storage.parquet import mesh_array, read_table, vector_array
 
@@ -70,6 +72,19 @@ def test_pictures_come_as_their_bytes(full_release, faces, picture_of):
 def test_unknown_numbers_are_nan(full_release):
     unknown = [np.isnan(item["residual_mm"]) for item in EmolibItems(full_release)]
     assert sum(unknown) == 8
+
+
+def test_batches_of_faces_of_which_little_is_known(write, faces, tmp_path):
+    unknown = {"alignment_is_converged": 40, "perceptual_hash": 39, "image_height_px": 40}
+    for name, count in unknown.items():
+        values = [*[None] * count, *faces[name].to_pylist()[count:]]
+        faces = faces.set_column(faces.column_names.index(name), name, pa.array(values, faces.schema.field(name).type))
+    info = write(tmp_path / "emolib", faces, backend="imported")
+    assert {"alignment_is_converged"} == set(OPTIONAL) - {"light"} - {c.name for c in info.columns["coefficients"]}
+    hashes = [text for batch in DataLoader(EmolibItems(tmp_path / "emolib"), batch_size=7)
+              for text in batch["perceptual_hash"]]  # fmt: skip
+    assert sorted(map(len, hashes)) == [0] * 39 + [64]
+    assert verify(tmp_path / "emolib") == []
 
 
 def test_writing_into_an_item_changes_nothing(full_release):

@@ -204,7 +204,7 @@ def test_leaking_splits_are_told(release):
     near = f"{int(hash, 16) ^ 0b11:064x}"
     other = read_table(release / VAL)["item_id"][0].as_py()
     edit_rows(release, VAL, with_column("perceptual_hash", lambda hashes: [near, *hashes[1:]]))
-    the_only(verify(release), f"hashes within 8 bits: {item} and {other}")
+    the_only(verify(release), f"hashes within 16 bits: {item} and {other}")
     edit_rows(release, VAL, with_column("source_id", lambda ids: [source, *ids[1:]]))
     assert any(f"the same photograph: {item} and {other}" in problem for problem in verify(release))
 
@@ -281,6 +281,27 @@ def test_quantised_meshes_are_compared_within_their_step(int16_release, small_fa
 
     edit_rows(release, VERTICES.replace("vertices", "vertices_int16"), with_column("vertices_10um", shift))
     the_only(verify(release, small_face), "config vertices_int16")
+
+
+@pytest.mark.parametrize("name", [TRAIN, VERTICES])
+@pytest.mark.parametrize("group", [1, 5, 13])
+def test_other_row_groups_change_nothing(release, small_face, name, group):
+    write_table(release / name, read_table(release / name), row_group_size=group)
+    reseal(release)
+    assert verify(release, small_face) == []
+
+
+@pytest.mark.parametrize("name", ["source_id", "alignment_is_converged"])
+def test_unknown_texts_and_flags_are_told(release, name):
+    edit_rows(release, VAL, with_column(name, lambda values: [None, *values[1:]]))
+    the_only(verify(release), f"column {name} is unknown in 1 row(s)")
+
+
+def test_an_info_that_contradicts_itself_is_told(release):
+    edit_json(release, "meta/info.json", lambda info: info.update(is_redistributable=True))
+    the_only(verify(release), "is_redistributable is True, expected False")
+    edit_json(release, "meta/info.json", lambda info: info.update(is_redistributable=False, n_shape=7))
+    the_only(verify(release), "shape is")
 
 
 def test_meshes_of_another_model_are_told(full_release, small_face):
