@@ -4,10 +4,11 @@ Source:
     Gebru et al., Datasheets for Datasets, Communications of the ACM, 2021 (the sections and their questions).
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ecavatar.emolib.schema import COORDINATES, SCHEMA_VERSION, Column, EmolibInfo, Source
+from ecavatar.emolib.schema import COORDINATES, IMPORTED, SCHEMA_VERSION, Column, EmolibInfo, Source
 from ecavatar.emotion import LEVELS
 
 CITATION = "ECAvatar, ACM Multimedia 2024, doi:10.1145/3664647.3681328"
@@ -90,13 +91,11 @@ model.
 
 ## Motivation
 Speech-driven face animation lacks 3D faces that show an emotion at a known intensity. The paper that introduced Emolib
-({citation}) drew such faces from AffectNet. This is an independent build of
-the same kind that can be checked and rebuilt, made by `ecavatar`; it is not the authors' own release.
+({citation}) drew such faces from AffectNet.
+{origin}
 
 ## Composition
-One item is one photograph: its labels, its coefficients, the camera that puts the face back onto the photograph, and
-the rigid motion that was taken out. Splits are the corpus's own. No two items of different splits are the same
-photograph{near}. Some categories and levels have fewer
+{composition} No two items of different splits have the same `source_id`{near}. Some categories and levels have fewer
 items than asked for, because the corpus has no more. Rows are independent; nothing says which items show the same
 person, so people may be in both splits.
 
@@ -104,10 +103,7 @@ person, so people may be in both splits.
 {collection}
 
 ## Preprocessing
-Within a category, arousal is cut into three levels; up to one number of images per category and level is drawn at
-random with a fixed seed. Images that cannot be read, duplicates and faces that cannot be fitted are left out and
-counted. Faces were reconstructed by the backend `{backend}`; the head's pose was then removed by rigid registration.
-`removed_transform` is that motion and `alignment_residual_m` what it left. Settings:
+{preprocessing} Settings:
 {settings}
 
 ## Uses
@@ -154,7 +150,11 @@ class SourceTexts:
     licence: str
     """Value of the card's and croissant's licence."""
     whose: str
+    origin: str
+    """Who made this, the last of its motivation."""
+    composition: str
     collection: str
+    preprocessing: str
     distribution: str
     failures: str
 
@@ -165,11 +165,25 @@ _SHARED_FAILURES = """- Levels cut the annotated arousal of one category: they d
   model shows; profile views lose the far half.
 - One photograph hardly tells a large face from a near one: the scale of shape, and of every metre, is uncertain."""
 
-SOURCES: dict[Source, SourceTexts] = {
+_INDEPENDENT = """This is an independent build of the same kind that can be checked and rebuilt, made by `ecavatar`; it
+is not the authors' own release."""
+_ITEMS = """\
+One item is one photograph: its labels, its coefficients, the camera that puts the face back onto the photograph, and
+the rigid motion that was taken out. Splits are the corpus's own."""
+_STEPS = """\
+Within a category, arousal is cut into three levels; up to one number of images per category and level is drawn at
+random with a fixed seed. Images that cannot be read, duplicates and faces that cannot be fitted are left out and
+counted. Faces were reconstructed by the backend `{backend}`; the head's pose was then removed by rigid registration.
+`removed_transform` is that motion and `alignment_residual_m` what it left."""
+
+_SOURCES: dict[Source, SourceTexts] = {
     "affectnet": SourceTexts(
         title="Emolib",
         licence="other\nlicense_name: affectnet-derived-research-only",
         whose="The photographs are AffectNet's: for research only.",
+        origin=_INDEPENDENT,
+        composition=_ITEMS,
+        preprocessing=_STEPS,
         collection="""\
 The photographs are from AffectNet (Mollahosseini, Hasani and Mahoor, 2017), which was gathered from web searches with
 emotion words in six languages and annotated by hired annotators, most images by one, with a category, valence and
@@ -190,6 +204,9 @@ of its own, which anyone who turns coefficients into meshes needs. The code is A
         title="Emolib sample",
         licence="cc0-1.0",
         whose="The photographs are renders of synthetic heads: no person is shown, and nothing here is AffectNet's.",
+        origin=_INDEPENDENT,
+        composition=_ITEMS,
+        preprocessing=_STEPS,
         collection="""\
 The pictures were rendered from the open head, a CC0 head model, with random identities, expressions, poses, light and
 colours, and written in AffectNet's format, so that the pipeline can be run without a licence. Labels, valence and
@@ -210,6 +227,32 @@ must not be passed on or uploaded.**"""
 _MESHES = """\
 **This copy holds meshes of the face model `{basis}`, whose licence forbids passing them on: export with
 `vertices: none` for a release.**"""
+_AUTHORS = dataclasses.replace(
+    _SOURCES["affectnet"],
+    title="Emolib (imported)",
+    origin="These faces were read from files such as its authors published, by `ecavatar`, which did not make them.",
+    composition="""\
+One item is one face: its labels and its coefficients. Cameras, the rigid motion that was taken out, and whatever else
+the files do not say are null or NaN, or not a column. `split` is `train`
+where an item's label file names none, and then divides nothing.""",
+    collection="""\
+The photographs are from AffectNet (Mollahosseini, Hasani and Mahoor, 2017), which was gathered from web searches with
+emotion words in six languages and annotated by hired annotators. The people shown were not asked. `source_id` names a
+file among them and no photograph: which photographs they are is not known.""",
+    preprocessing="""\
+Category and level are those of the authors' folder names or label files; the paper describes how they were drawn and
+reconstructed. The authors' files do not name the face model: `basis` is what the importer was given, and if it is not
+theirs the coefficients mean something else.""",
+    distribution="""\
+The authors' files come without a licence, and AffectNet, from which they were made, may be used for research only: this
+copy is for research only, and who passes it on needs the authors' permission. The face model has a licence of its own,
+which anyone who turns coefficients into meshes needs. The code is Apache-2.0.""",
+)
+
+
+def texts_of(info: EmolibInfo) -> SourceTexts:
+    """Whose photographs, and what was done with them, for the card and croissant.json."""
+    return _AUTHORS if info.backend == IMPORTED else _SOURCES[info.source]
 
 
 def card_text(info: EmolibInfo) -> str:
@@ -218,7 +261,7 @@ def card_text(info: EmolibInfo) -> str:
     Args:
         info: what the release holds.
     """
-    texts, first_split = SOURCES[info.source], next(iter(info.rows))
+    texts, first_split = texts_of(info), next(iter(info.rows))
     near = f", nor have they perceptual hashes that differ in {info.near_duplicate_bits} bits of 256 or fewer"
     has_hash = any(column.name == "perceptual_hash" for column in info.columns["coefficients"])
     return _TEXT.format(
@@ -240,9 +283,11 @@ def card_text(info: EmolibInfo) -> str:
         columns="\n".join(_column_row(column) for column in info.columns["coefficients"]),
         coordinates=COORDINATES,
         citation=CITATION,
+        origin=texts.origin,
+        composition=texts.composition,
         near=near if has_hash else "",
         collection=texts.collection,
-        backend=info.backend,
+        preprocessing=texts.preprocessing.format(backend=info.backend),
         settings=_settings(info.made_with),
         distribution=_distribution(info, texts.distribution),
         version=SCHEMA_VERSION,

@@ -6,7 +6,7 @@ Source:
 
 from pathlib import Path
 
-from ecavatar.emolib.card import CITATION, SOURCES
+from ecavatar.emolib.card import CITATION, texts_of
 from ecavatar.emolib.schema import SCHEMA_VERSION, STATS, TOPOLOGY, Column, EmolibInfo, Source
 from ecavatar.storage.files import sha256_file
 
@@ -53,7 +53,7 @@ def croissant_json(directory: Path, info: EmolibInfo) -> dict[str, object]:
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
-        "name": SOURCES[info.source].title,
+        "name": texts_of(info).title,
         "description": f"{info.total} emotional faces as coefficients of the face model {info.basis}, by category and "
                        "intensity.",
         "license": _LICENCES[info.source],
@@ -67,14 +67,14 @@ def croissant_json(directory: Path, info: EmolibInfo) -> dict[str, object]:
 
 
 def _responsible(info: EmolibInfo) -> dict[str, str]:
-    texts = SOURCES[info.source]
+    texts = texts_of(info)
     return {
         "rai:dataCollection": _line(texts.collection),
         "rai:dataLimitations": _line(texts.failures),
         "rai:dataUseCases": "Animating faces with a chosen emotion and intensity. Not for inferring what real people "
                             "feel, nor for identifying anyone.",
         "rai:personalSensitiveInformation": "Synthetic: none." if info.source == "sample" else
-                                            "Shape coefficients are biometric; photographs are named by source_id.",
+                                            "Shape coefficients are biometric; source_id names a photograph.",
     }  # fmt: skip
 
 

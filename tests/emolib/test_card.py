@@ -179,6 +179,20 @@ def test_size_category_is_the_hubs(full_release, total, name):
     assert f"size_categories: [{name}]" in card_text(info)
 
 
+def test_the_card_of_imported_faces_claims_nothing_that_others_did(write, faces, tmp_path):
+    nothing = faces.drop_columns(["perceptual_hash", "alignment_is_converged"])
+    write(tmp_path / "own", faces)
+    write(tmp_path / "imported", nothing, backend="imported")
+    own, imported = ((tmp_path / name / "README.md").read_text() for name in ("own", "imported"))
+    for claim in ("Splits are the corpus's own", "This is an independent build", "fixed seed", "perceptual hashes",
+                  "removed_transform` is that motion", "`source_id` names a photograph"):  # fmt: skip
+        assert claim in own
+        assert claim not in imported
+    assert "does not name" not in own
+    assert "basis` is what the importer was given" in imported
+    assert not re.search(r"\{\w+\}", imported)
+
+
 @pytest.fixture(scope="module")
 def croissants(full_release, int16_release):
     """Both descriptions as mlcroissant reads them."""
