@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecavatar.emolib.schema import FREE_BASES, TOPOLOGY, EmolibInfo, read_info
+from ecavatar.emolib.schema import FREE_BASES, TOPOLOGY, EmolibInfo, coefficient_columns, read_info
 from ecavatar.emolib.topology import FREE_TOPOLOGIES, read_topology
 from ecavatar.errors import DataError
 
@@ -45,11 +45,16 @@ def _table_problems(path: Path, info: EmolibInfo) -> Iterator[str]:
         columns = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}. Export the release again.") from None
+    known = {column.name: column.arrow_type for column in coefficient_columns(info.n_shape, info.n_expression)}
     for column in columns:
-        if _holds_bytes(column.type) and info.source != "sample":
-            yield f"column {column.name} holds photographs; AffectNet's licence forbids passing them on."
-        if _is_mesh(column.type) and info.basis not in FREE_BASES:
-            yield f"column {column.name} holds meshes of {info.basis}, whose licence forbids passing them on."
+        if _holds_bytes(column.type):
+            if info.source != "sample":
+                yield f"column {column.name} holds photographs; AffectNet's licence forbids passing them on."
+        elif _is_mesh(column.type):
+            if info.basis not in FREE_BASES:
+                yield f"column {column.name} holds meshes of {info.basis}, whose licence forbids passing them on."
+        elif column.type != known.get(column.name):
+            yield f"column {column.name} ({column.type}) is none of a release's; nobody knows whether it may go."
 
 
 def _topology_problems(path: Path, info: EmolibInfo) -> Iterator[str]:

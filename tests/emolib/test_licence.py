@@ -61,6 +61,19 @@ def test_content_is_found_whatever_it_is_called(tmp_path, small_face):
     assert [problem.split(":")[0] for problem in problems] == ["extra/x.parquet", "extra/x.parquet", "photo.JPG"]
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("flat", pa.list_(pa.float32(), 15069)), ("pixels", pa.list_(pa.uint8())), ("base64", pa.string()),
+     ("shape", pa.list_(pa.float32(), 15069))],
+)  # fmt: skip
+def test_meshes_and_pictures_in_disguise_are_told(tmp_path, small_face, name, kind):
+    directory = release(tmp_path / "r", small_face, basis="flame2020", topology="flame")
+    pq.write_table(pa.table({name: pa.nulls(1, kind)}), directory / "data" / "coefficients" / "extra.parquet")
+    problems = licence_problems(directory)
+    assert len(problems) == 1
+    assert f"column {name} " in problems[0]
+
+
 def test_texture_coordinates_of_the_open_head_may_go(tmp_path, small_face):
     directory = release(tmp_path / "r", small_face)
     assert {"uv", "uv_faces"} <= set(read_topology(directory / "meta" / "topology.npz"))
