@@ -6,7 +6,7 @@
                                  jaw.npy     float32 (3,), axis-angle, radians
                                  label.json  item_id, source_id, split, emotion, level, valence, arousal
 
-`ecavatar.corpora.emolib_zip` reads it back. It is fifty times the size of the release and slow to read; use it for
+`ecavatar.corpora.emolib_zip` reads it back. It is over a hundred times the size of the release and slow to read; use it for
 programs that know nothing else. Meshes carry the face model in them: where its licence forbids passing it on, these
 folders must not be passed on either.
 """
@@ -72,9 +72,10 @@ def _write_items(root: Path, faces: pa.Table, model: FaceModel) -> None:
 
 
 def _folder_name(item_id: str) -> str:
-    if "/" in item_id or item_id in ("", ".", ".."):
+    """The id itself, or where it is a path, as those of the authors' items are, with %2F for each slash."""
+    if item_id in ("", ".", ".."):
         raise DataError(f"item id {item_id!r} cannot name a folder; select the images again.")
-    return item_id
+    return item_id.replace("%", "%25").replace("/", "%2F")
 
 
 def _label(row: Mapping[str, Any]) -> dict[str, Any]:  # Any: a row of a table

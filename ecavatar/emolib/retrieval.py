@@ -6,6 +6,7 @@ the same category where the caller allows it. A missing category is always refus
 """
 
 import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -234,7 +235,7 @@ def _from_npz(file: Path) -> tuple[object, str | None]:
             if "shape" not in archive:
                 raise DataError(f"{file} has no `shape`; it has {', '.join(archive.files) or 'nothing'}.")
             return archive["shape"], str(archive["basis"]) if "basis" in archive else None
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{file} is not a readable npz of plain arrays ({error}). Write it again.") from None

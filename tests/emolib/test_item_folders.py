@@ -84,11 +84,23 @@ def test_an_existing_folder_is_left_alone(tmp_path, release, small_face):
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
-@pytest.mark.parametrize("name", ["../../outside", "..", "a/b"])
+def with_id(table, name):
+    return changed_column(table, "item_id", [*table["item_id"].to_pylist()[:-1], name])
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/outside", "happy/level2/0001", "100%2F"])
+def test_an_item_id_that_is_a_path_is_one_folder_and_comes_back(tmp_path, small_face, name):
+    release = write_release(tmp_path / "release", small_face, with_id(fabricated_faces(small_face, 3), name))
+    assert export_item_folders(release, tmp_path / "items", small_face) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["items", "release"]
+    assert {len(path.relative_to(tmp_path / "items").parts) for path in tmp_path.rglob("mesh.obj")} == {4}
+    sizes = {"n_shape": small_face.n_shape, "n_expression": small_face.n_expression}
+    assert name in read_items(tmp_path / "items", **sizes).table["item_id"].to_pylist()
+
+
+@pytest.mark.parametrize("name", ["..", ".", ""])
 def test_an_item_id_cannot_lead_out_and_nothing_half_written_stays(tmp_path, small_face, name):
-    table = fabricated_faces(small_face, 3)
-    hostile = changed_column(table, "item_id", [*table["item_id"].to_pylist()[:2], name])
-    release = write_release(tmp_path / "hostile", small_face, hostile)
+    release = write_release(tmp_path / "hostile", small_face, with_id(fabricated_faces(small_face, 3), name))
     with pytest.raises(DataError, match="cannot name a folder"):
         export_item_folders(release, tmp_path / "items", small_face)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile"]

@@ -169,6 +169,12 @@ def test_files_that_hold_no_face_are_refused(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             face_shape(path)
+    np.savez_compressed(damaged := tmp_path / "p.npz", shape=np.zeros(4096))
+    content = bytearray(damaged.read_bytes())
+    content[45:60] = b"\xff" * 15
+    damaged.write_bytes(content)
+    with pytest.raises(DataError, match="not a readable npz"):
+        face_shape(damaged)
     for absent in (tmp_path, tmp_path / "nowhere.json"):
         with pytest.raises(AssetMissingError, match="ecavatar face"):
             face_shape(absent)
