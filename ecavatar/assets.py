@@ -313,6 +313,8 @@ def add_asset(kind: str, source: Path, data: Path, basis: str | None = None) -> 
         raise AssetMissingError(f"{source} not found. Give the path of {asset.what}; it comes from {asset.grantor}.")
     _check_source(asset, source)
     target = data / asset.path
+    if target.resolve().parent.is_relative_to(source.resolve()):
+        raise DataError(f"{source} holds {target}, where it would be copied to. Give the folder of {kind} alone.")
     facts: dict[str, object] = {}
     if asset.convert is not None:
         facts = _with_earlier(asset, asset.convert(source, target.parent, basis), data)
@@ -370,6 +372,13 @@ def _check_source(asset: Asset, source: Path) -> None:
         raise DataError(f"{source} is not a {wanted}; {asset.kind} is {asset.what}.")
     if asset.is_folder and (lacking := asset.problems(source)):
         raise DataError(f"{source} lacks {', '.join(lacking)}; {asset.kind} is {asset.what}.")
+    if asset.is_folder and (others := [path for path in source.rglob("*") if not _is_copied(path)]):
+        raise DataError(f"{source} holds {others[0].name}, a link to no file or a device. Give a folder of files.")
+
+
+def _is_copied(path: Path) -> bool:
+    """Files, links to files (as download caches have them) and folders; a linked folder may lead anywhere."""
+    return path.is_file() or (path.is_dir() and not path.is_symlink())
 
 
 def _record(asset: Asset, source: Path) -> dict[str, object]:

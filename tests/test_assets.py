@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ecavatar import assets
 from ecavatar.doctor import NO_TRUTH, diagnose
 from ecavatar.errors import AssetMissingError, BasisError, ConfigError, DataError
 from ecavatar.face.flame.parts import PART_FILES
-from ecavatar.face.model import FaceAsset
+from ecavatar.face.model import _DTYPES, _FORMAT, FaceAsset
+from ecavatar.storage.arrays import write_arrays
 from ecavatar.storage.files import read_json, sha256_file, write_json
 from tests.fabricate_flame import (
     write_flame_landmarks,
@@ -234,3 +236,39 @@ def test_doctor_names_the_step_that_makes_the_face_model_and_what_full_cannot_do
     full = diagnose(tmp_path).profiles()["full"]
     assert NO_TRUTH in full
     assert "RAVDESS and MEAD" in NO_TRUTH
+
+
+def test_a_folder_may_link_to_files_but_to_nothing_else(tmp_path):
+    cache, folder, elsewhere = tmp_path / "cache", tmp_path / "hubert", tmp_path / "elsewhere"
+    for path in (cache, folder, elsewhere):
+        path.mkdir()
+    (cache / "blob").write_text("weights")
+    (elsewhere / "secret").write_text("secret")
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").symlink_to(cache / "blob")
+    added = assets.add_asset("hubert", folder, tmp_path / "data")
+    assert (added / "model.safetensors").read_text() == "weights"
+    assert not (added / "model.safetensors").is_symlink()
+    for target in (elsewhere, folder, tmp_path / "absent"):
+        (folder / "link").symlink_to(target)
+        with pytest.raises(DataError, match="holds link"):
+            assets.add_asset("hubert", folder, tmp_path / "data")
+        (folder / "link").unlink()
+    assert not list((tmp_path / "data").rglob("secret"))
+
+
+def test_a_folder_that_holds_its_own_target_is_refused(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError, match="would be copied to"):
+        assets.add_asset("hubert", tmp_path, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "facts", [{}, {"topology": "a", "basis": "b"}, {"topology": "a", "basis": "b", "arkit_names": 5}]
+)
+def test_a_face_model_file_with_missing_or_wrong_tags_is_refused(tmp_path, facts):
+    arrays = {name: np.zeros((1,)) for name in _DTYPES}
+    write_arrays(tmp_path / "f.npz", arrays, {"format": _FORMAT} | facts)
+    with pytest.raises(DataError, match=r"f\.npz is damaged"):
+        assets.add_asset("face-model", tmp_path / "f.npz", tmp_path / "data")

@@ -175,8 +175,13 @@ class FaceAsset:
             raise DataError(f"{path}: expected format {_FORMAT}, found {facts.get('format')!r}, missing {missing}. "
                             "Build or convert it again.")  # fmt: skip
         regions = {name.removeprefix("region:"): arrays[name] for name in arrays if name.startswith("region:")}
-        tags = {name: facts[name] for name in ("topology", "basis", "arkit_names")}
-        return cls(**tags, **{name: arrays[name] for name in _DTYPES}, regions=regions)
+        try:
+            tags = {name: facts[name] for name in ("topology", "basis", "arkit_names")}
+            return cls(**tags, **{name: arrays[name] for name in _DTYPES}, regions=regions)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        except (KeyError, TypeError, ValueError) as error:  # a tag is missing, an array holds texts or nothing
+            raise DataError(f"{path} is damaged ({error!r}). Build or convert it again.") from None
 
 
 _DTYPES = {

@@ -10,7 +10,7 @@ import trimesh
 
 from ecavatar.errors import AssetMissingError, DataError
 from ecavatar.face.flame.embeddings import Embedding, read_ibug_embedding, read_mediapipe_embedding
-from ecavatar.face.flame.masks import flame_regions, read_flame_masks
+from ecavatar.face.flame.masks import _NEEDED, flame_regions, read_flame_masks
 from ecavatar.face.flame.model_file import FlameModel
 from ecavatar.face.flame.parts import convert_flame, flame_asset, missing_parts, read_parts, write_flame_part
 from ecavatar.face.flame.texture_coordinates import TextureCoordinates, read_texture_coordinates
@@ -177,6 +177,42 @@ def test_wrong_landmark_files_are_refused(tmp_path, content, words):
     for name in ("a.pkl", "a.npy"):
         with pytest.raises(DataError, match=words):
             read_ibug_embedding(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"landmark_indices": np.array(5)},
+        {"landmark_indices": np.arange(5)[:, None]},
+        {"landmark_indices": np.arange(5) - 1},
+        {"lmk_face_idx": np.arange(3)},
+        {"landmark_indices": np.zeros(0, int), "lmk_face_idx": np.zeros(0, int), "lmk_b_coords": np.zeros((0, 3))},
+    ],
+)
+def test_mediapipe_landmarks_that_do_not_fit_are_refused(tmp_path, change):
+    good = {"landmark_indices": np.arange(5), "lmk_face_idx": np.arange(5), "lmk_b_coords": np.full((5, 3), 1 / 3)}
+    np.savez(tmp_path / "good.npz", **good)
+    assert read_mediapipe_embedding(tmp_path / "good.npz").indices.tolist() == [0, 1, 2, 3, 4]
+    np.savez(tmp_path / "bad.npz", **good | change)
+    with pytest.raises(DataError, match=r"bad\.npz"):
+        read_mediapipe_embedding(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("value", [5, "text", None, [[1], [1, 2]]])
+def test_landmarks_and_masks_that_are_no_lists_of_numbers_are_refused(tmp_path, value):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"lmk_face_idx": value, "lmk_b_coords": value}))
+    with pytest.raises(DataError, match=r"a\.pkl"):
+        read_ibug_embedding(tmp_path / "a.pkl")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(dict.fromkeys(_NEEDED, value)))
+    with pytest.raises(DataError, match=r"a\.pkl"):
+        read_flame_masks(tmp_path / "a.pkl")
+
+
+def test_texture_triangles_with_strange_indices_are_refused(tmp_path):
+    for index in ("-5", "0", "9" * 30):
+        (tmp_path / "a.obj").write_text("vt 0 1\n" + f"f {index}/1 2/1 3/1\n" * 9976)
+        with pytest.raises(DataError, match=r"a\.obj"):
+            read_texture_coordinates(tmp_path / "a.obj")
 
 
 def test_a_hostile_landmark_file_runs_nothing(tmp_path):

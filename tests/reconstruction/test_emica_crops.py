@@ -168,3 +168,10 @@ def test_landmarks_that_show_no_face_are_refused(points):
 def test_other_numbers_of_landmarks_are_refused():
     with pytest.raises(ShapeError, match="68"):
         landmark_box(np.zeros((5, 2)))
+
+
+@pytest.mark.parametrize("shift", [(500, 0), (0, 500), (-500, 0), (0, -500)])
+def test_landmarks_outside_the_picture_are_no_black_face(shift):
+    points = _points(20, 20, 60, 60) + shift
+    with pytest.raises(DataError, match="outside the picture"):
+        face_crops(np.full((100, 100, 3), 200, np.uint8), points)

@@ -99,8 +99,9 @@ def read_mediapipe_embedding(path: Path) -> Embedding:
         or not ((indices >= 0) & (indices < 478)).all()
     ):
         raise DataError(f"{path}: landmark_indices must be different whole numbers below 478.")
-    order = np.argsort(indices)
-    return _embedding(path, indices[order], faces[order], weights[order])
+    placed = _embedding(path, indices, faces, weights)
+    order = np.argsort(placed.indices)
+    return Embedding(indices=placed.indices[order], faces=placed.faces[order], barycentrics=placed.barycentrics[order])
 
 
 def _content(path: Path) -> Mapping[str, object]:
@@ -128,7 +129,9 @@ def _numbers(path: Path, value: object) -> np.ndarray:
 def _ibug(path: Path, faces: np.ndarray, weights: np.ndarray) -> Embedding:
     if faces.shape == (_VIEWS, N_CONTOUR) and weights.shape == (_VIEWS, N_CONTOUR, 3):
         return _embedding(path, np.arange(N_CONTOUR), faces[0], weights[0])
-    faces, weights = (part[0] if len(part) == 1 else part for part in (faces, weights))  # DECA's full set is a batch
+    faces, weights = (
+        part[0] if part.ndim and len(part) == 1 else part for part in (faces, weights)
+    )  # DECA's full set is a batch
     if faces.shape not in ((N_IBUG,), (N_IBUG - N_CONTOUR,)):
         raise DataError(
             f"{path}: expected 68 or 51 landmarks, or {N_CONTOUR} for each of {_VIEWS} views, got triangles of shape "
@@ -139,8 +142,8 @@ def _ibug(path: Path, faces: np.ndarray, weights: np.ndarray) -> Embedding:
 
 def _embedding(path: Path, indices: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> Embedding:
     problems = []
-    if faces.shape != indices.shape or weights.shape != (*indices.shape, 3):
-        problems.append(f"{len(indices)} landmarks, triangles {faces.shape} and weights {weights.shape} do not fit")
+    if indices.ndim != 1 or not indices.size or faces.shape != indices.shape or weights.shape != (*indices.shape, 3):
+        problems.append(f"{indices.size} landmarks, triangles {faces.shape} and weights {weights.shape} do not fit")
     elif faces.dtype.kind not in "iu" or faces.min() < 0 or faces.max() >= N_FACES:
         problems.append(f"triangles must be whole numbers below {N_FACES}")
     elif not np.abs(weights.sum(axis=-1) - 1).max() < _SUM_TOLERANCE:

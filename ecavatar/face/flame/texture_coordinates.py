@@ -103,10 +103,10 @@ def _from_obj(path: Path) -> TextureCoordinates:
                 case ["f", a, b, c]:
                     corners.append([corner.split("/")[:2] for corner in (a, b, c)])
         index = np.array(corners, dtype=np.int64) - 1
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(f"{path} has no triangles with texture coordinates ({error}). Give FLAME's "
                         "head_template.obj.") from None  # fmt: skip
-    if index.shape != (N_FACES, 3, 2) or index[..., 0].max() >= N_VERTICES:
+    if index.shape != (N_FACES, 3, 2) or index[..., 0].min() < 0 or index[..., 0].max() >= N_VERTICES:
         raise DataError(f"{path}: expected {N_FACES} triangles with texture coordinates, got {index.shape[:1]}.")
     return TextureCoordinates(uv=np.array(uv).reshape(-1, 2), uv_faces=index[..., 1], faces=index[..., 0])
 

@@ -126,11 +126,15 @@ def face_crops(image: Rgb, points: Points) -> FaceCrops:
     The aligned face is taken from the crop, as in training, not from the photograph.
 
     Raises:
-        DataError: see `landmark_box` and `similarity`.
+        DataError: the landmarks lie outside the picture; see also `landmark_box` and `similarity`.
         ShapeError: no 8-bit RGB image, or not 68 points.
     """
     check_image(image)
     box = landmark_box(points)
+    height, width = image.shape[:2]
+    is_seen = -box.size_px < box.left_px < width and -box.size_px < box.top_px < height
+    if not is_seen:
+        raise DataError(f"the landmarks lie outside the picture of {width} x {height} pixels; mark the face again.")
     crop = warp_cubic(image, box.from_image, CROP_PX)
     aligned = similarity(apply(box.from_image, five_points(points)), ARCFACE_POINTS)
     return _crops(crop, warp_linear(crop, aligned, ARCFACE_PX), box)

@@ -212,7 +212,7 @@ class CoarseEncoder(nn.Module):
 class EmicaNetworks(nn.Module):
     """All networks of one variant; its state dict has the keys of the repackaged checkpoint.
 
-    Fresh weights are random; `emica.checkpoint.load_emica` fills them.
+    Fresh weights are random; `emica.checkpoint.load_networks` fills them.
     """
 
     def __init__(self, variant: Variant) -> None:
