@@ -17,6 +17,7 @@ from ecavatar.corpora.affectnet_layouts.annotations import unsafe_paths
 from ecavatar.corpora.affectnet_layouts.items import _npy_array
 from ecavatar.errors import AssetMissingError, DataError
 from ecavatar.storage.files import resolve_inside
+from ecavatar.storage.rejects import write_rejects
 
 POINTS = np.arange(136, dtype=np.float64).reshape(68, 2) + 0.25
 LANDMARKS = ";".join(map(str, POINTS.ravel()))
@@ -332,6 +333,19 @@ def test_a_damaged_json_file_is_a_reject(tmp_path):
     reasons = {Path(reject.item_id).stem: reject.reason for reject in read.rejects}
     damaged = dict.fromkeys(("list", "no_arousal", "cut", "deep", "huge"), "damaged_annotation")
     assert reasons == damaged | {"true": "bad_expression", "null": "bad_arousal"}
+
+
+@pytest.mark.parametrize("ending", ["_exp.npy", ".json"])
+def test_a_file_name_that_is_no_text_is_a_reject_that_can_be_written(tmp_path, ending):
+    root = _mini(tmp_path, {"train_set/1": {"exp": 1, "val": 0, "aro": 0}})
+    if ending == ".json":
+        root = _plus(tmp_path / "plus", {"train_set/1": _plus_item(1, 0, 0)})
+    (root / "train_set/annotations" / os.fsdecode(b"\xff" + ending.encode())).write_text("{")
+    read = read_annotations(root)
+    assert _reasons(read) == ["bad_name"]
+    assert read.rejects[0].item_id == f"train_set/annotations/\\xff{ending}"
+    write_rejects(tmp_path / "rejects.parquet", read.rejects)
+    assert len(read.labels) == 1
 
 
 def test_landmarks_of_the_lists_leave_out_null_and_short_ones(tmp_path):

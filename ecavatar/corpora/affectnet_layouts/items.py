@@ -127,7 +127,7 @@ def _batches(
         except DataError as error:
             rejects.append(Reject(source_id, STAGE, "damaged_annotation", str(error)))
         else:
-            rows.append((os.fsencode(source_id), _number(expression), _number(valence), _number(arousal)))
+            rows.append((source_id.encode(), _number(expression), _number(valence), _number(arousal)))
         if len(rows) == _BATCH:
             yield _batch(rows)
             rows = []
@@ -164,7 +164,7 @@ def _item_numbers(annotations: Path, rejects: list[Reject]) -> list[str]:
             good = [int(stem) for stem in stems if _is_plain_number(stem)]
             numbers = np.union1d(numbers, np.array(good, np.int64))
             rejects += [
-                Reject(f"{annotations.parent.name}/annotations/{name}", STAGE, "bad_name", "expected <number>_exp.npy")
+                _bad_name(annotations, name, "expected <number>_exp.npy")
                 for name, stem in zip(names, stems, strict=True)
                 if not _is_plain_number(stem)
             ]
@@ -186,9 +186,21 @@ def _portions(names: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _item_names(annotations: Path, rejects: list[Reject]) -> list[str]:
-    del rejects  # any name is good
+    """The names of the json files, sorted; names that are not UTF-8 become rejects."""
     with os.scandir(annotations) as entries:
-        return sorted(entry.name.removesuffix(".json") for entry in entries if entry.name.endswith(".json"))
+        names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
+    good = [name for name in names if _plain_text(name) == name]
+    rejects += [_bad_name(annotations, name, "expected UTF-8") for name in names if _plain_text(name) != name]
+    return [name.removesuffix(".json") for name in good]
+
+
+def _bad_name(annotations: Path, name: str, detail: str) -> Reject:
+    return Reject(f"{annotations.parent.name}/annotations/{_plain_text(name)}", STAGE, "bad_name", detail)
+
+
+def _plain_text(name: str) -> str:
+    """A file's name, bytes that are not UTF-8 written with a backslash."""
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def _npy_labels(annotations: Path, item: str) -> Labels:
