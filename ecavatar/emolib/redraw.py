@@ -30,11 +30,11 @@ from ecavatar.emolib.selection import (
     RESERVE_ROWS_AT_ONCE,
     SELECTION_KEY,
 )
-from ecavatar.errors import DataError
+from ecavatar.errors import AssetMissingError, DataError
 from ecavatar.face.model import FaceAsset
 from ecavatar.reconstruction.landmarks import FaceLandmarker
 from ecavatar.reconstruction.table import STAGE, ReadLandmarks, Reconstructor, read_record_image
-from ecavatar.storage.files import clean_stale
+from ecavatar.storage.files import clean_stale, resolve_inside, sha256_file
 from ecavatar.storage.parquet import read_row_group, read_table, table_metadata, write_table
 from ecavatar.storage.rejects import Reject, check_rejects, read_rejects, write_rejects
 from ecavatar.storage.shards import HASH_KEY, input_hash, list_shards, shard_path, split_rows, write_shard
@@ -171,9 +171,9 @@ def reconstruct_part(
         write_rejects(rejects_path(directory, part), faces.rejects)
         return faces.table
 
-    write_shard(
-        shard_path(directory, part, parts), input_hash(records.to_pylist(), made_from), make, reconstructor.tags
-    )
+    pictures = [] if "content_sha256" in records.column_names else _checksums(images, records["path"].to_pylist())
+    hash = input_hash(records.to_pylist(), made_from, *pictures)
+    write_shard(shard_path(directory, part, parts), hash, make, reconstructor.tags)
     return records.num_rows
 
 
@@ -409,6 +409,17 @@ def _corpus_landmarks(settings: ReconstructSettings, images: Path, records: pa.T
         return None
     found = corpus_landmarks(images, records["source_id"].to_pylist())
     return lambda record: found.get(str(record["source_id"]))
+
+
+def _checksums(images: Path, paths: Sequence[str]) -> list[str]:
+    """SHA-256 of each picture, empty for one that is not there: a list of one's own does not state them."""
+    sums = []
+    for path in paths:
+        try:
+            sums.append(sha256_file(resolve_inside(images, path)))
+        except (AssetMissingError, DataError):
+            sums.append("")  # its reconstruction becomes a reject
+    return sums
 
 
 def _plain_records(index: Path) -> pa.Table:

@@ -354,6 +354,21 @@ def test_any_list_of_images_is_reconstructed_as_it_is(tmp_path, finder, reconstr
     assert [r.item_id for r in filling.rejects] == ["c"]
 
 
+def test_a_picture_that_changed_in_its_place_is_reconstructed_anew(
+    tmp_path, finder, reconstruct, small_face, monkeypatch
+):
+    def faces(_self, records, _read, _landmarker, _landmarks):
+        found = [(tmp_path / path).read_bytes() for path in records["path"].to_pylist()]
+        return FaceTable(records.append_column("found", pa.array(found)), [])
+
+    monkeypatch.setattr(_Finder, "faces", faces)
+    write_table(tmp_path / "own.parquet", pa.table({"item_id": ["a"], "path": ["a.jpg"]}))
+    for picture in (b"one", b"two"):
+        (tmp_path / "a.jpg").write_bytes(picture)
+        reconstruct_index(tmp_path / "own.parquet", tmp_path, tmp_path / "out", small_face, reconstruct)
+        assert read_shards(tmp_path / "out")["found"].to_pylist() == [picture]
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [({"path": ["a.jpg"]}, "lacks item_id"), ({"item_id": ["a", "a"], "path": ["a", "b"]}, "occurs twice")],
