@@ -141,6 +141,7 @@ class Lottery:
                 hashes.add(table, found)
             tables.append(table)
             problems += found
+            pa.default_memory_pool().release_unused()  # what making the table needed on the way
         hashes.admit_to(self._known, problems)
         is_good = np.array([problem is None for problem in problems], bool)
         for place, table in enumerate(tables):
@@ -163,15 +164,15 @@ class Lottery:
     def _opened(self, records: pa.Table) -> tuple[pa.Table, list[tuple[str, str] | None]]:
         """The records with their checks, and what is wrong with each; images that were opened before stay closed."""
         problems: list[tuple[str, str] | None] = [None] * records.num_rows
-        if self._check is None:
-            return records, problems
         unopened = np.flatnonzero(pc.equal(records["content_sha256"], "").to_numpy(zero_copy_only=False)).tolist()
+        if self._check is None or not unopened:
+            return records, problems
         paths: dict[int, Path] = {}
         relative = records["path"].to_pylist()
         for place in unopened:
             try:
                 paths[place] = resolve_inside(self._root, relative[place])
-            except DataError as error:
+            except (DataError, RuntimeError) as error:  # RuntimeError: links in a circle
                 problems[place] = ("bad_path", str(error))
         sums, hashes = records["content_sha256"].to_pylist(), records["perceptual_hash"].to_pylist()
         for place, check in zip(paths, self._check(list(paths.values())), strict=True):

@@ -182,13 +182,14 @@ def select_folder(
         check: how images are opened.
 
     Raises:
-        AssetMissingError, DataError: see `read_annotations`; or too many records were rejected.
+        AssetMissingError, DataError: see `read_annotations`; or too many of the rows read, or of the images looked at,
+            were rejected.
     """
-    annotations = read_annotations(affectnet, need_images=not annotations_only)
-    selection = select(annotations.labels, affectnet, settings, seed, None if annotations_only else check)
-    rejects = [*annotations.rejects, *selection.rejects]
-    check_rejects(rejects, selection.examined + len(annotations.rejects), settings.max_rejects, STAGE)
-    write_selection(out, selection, rejects)
+    read = read_annotations(affectnet, need_images=not annotations_only)
+    check_rejects(read.rejects, len(read.labels) + len(read.rejects), settings.max_rejects, STAGE)
+    selection = select(read.labels, affectnet, settings, seed, None if annotations_only else check)
+    check_rejects(selection.rejects, selection.examined, settings.max_rejects, STAGE)
+    write_selection(out, selection, [*read.rejects, *selection.rejects])
     return selection
 
 

@@ -325,3 +325,24 @@ def test_a_corpus_without_one_good_image_gives_empty_lists(annotations, tmp_path
     assert chosen.examined == len(chosen.rejects) > 0
     write_selection(tmp_path / "index.parquet", chosen, chosen.rejects)
     assert pq.read_schema(tmp_path / "index.parquet").names == list(COLUMNS)
+
+
+def test_links_in_a_circle_are_a_reject(affectnet, tmp_path):
+    image = affectnet / IMAGE_FOLDERS[0] / "1" / "0.png"
+    image.unlink()
+    image.symlink_to(image)
+    chosen = select_folder(affectnet, tmp_path / "out" / "index.parquet", SETTINGS, 0)
+    assert ("1/0.png", "bad_path") in {(reject.item_id, reject.reason) for reject in chosen.rejects}
+
+
+def test_a_small_draw_from_a_long_list_bears_the_list_s_broken_rows(affectnet, tmp_path):
+    with (affectnet / LIST_FOLDERS[0] / "training.csv").open("a") as file:
+        file.write("1/x.png,1,1\n" * 5)
+    settings = SETTINGS.model_copy(update={"per_level": 1, "pool": 0, "max_rejects": 0.2})
+    chosen = select_folder(affectnet, tmp_path / "index.parquet", settings, 0, annotations_only=True)
+    assert len(chosen.index) == 6
+    with pytest.raises(DataError, match=r"5 of 35 .*\n.*5 x bad_row"):
+        select_folder(
+            affectnet, tmp_path / "index.parquet", settings.model_copy(update={"max_rejects": 0.1}), 0,
+            annotations_only=True,
+        )  # fmt: skip
