@@ -103,7 +103,7 @@ def near_pairs(hashes: Hashes, first_new: int, near_bits: int) -> Int[np.ndarray
     """
     words = hashes.view(np.uint64)
     found = [np.zeros((0, 2), np.int64)]
-    for keys in _band_keys(hashes, near_bits).T:
+    for keys in _band_keys(hashes, near_bits):
         for later, earlier in _pairs_of_equal(keys, first_new):
             is_near = _distances(words, later, earlier) <= near_bits
             found.append(np.stack([later[is_near], earlier[is_near]], axis=1))
@@ -126,18 +126,19 @@ def _first_accepted(hashes: Hashes, first_new: int, near_bits: int) -> Int[np.nd
     return twin_of
 
 
-def _band_keys(hashes: Hashes, near_bits: int) -> UInt64[np.ndarray, "images bands"]:
-    """A number per image and band that is equal where the band's bits are; bands take their bits in turn."""
+def _band_keys(hashes: Hashes, near_bits: int) -> Iterator[UInt64[np.ndarray, " images"]]:
+    """For each band a number per image that is equal where the band's bits are; bands take their bits in turn."""
     bands = near_bits + 1
     if HASH_BITS // bands < _SMALLEST_BAND_BITS:
-        return np.zeros((len(hashes), 1), np.uint64)
-    keys = np.zeros((len(hashes), bands, 8), np.uint8)
-    for start in range(0, len(hashes), _ROWS_AT_ONCE):
-        bits = np.unpackbits(hashes[start : start + _ROWS_AT_ONCE], axis=1)
-        for band in range(bands):
+        yield np.zeros(len(hashes), np.uint64)
+        return
+    for band in range(bands):
+        keys = np.zeros((len(hashes), 8), np.uint8)
+        for start in range(0, len(hashes), _ROWS_AT_ONCE):
+            bits = np.unpackbits(hashes[start : start + _ROWS_AT_ONCE], axis=1)
             packed = np.packbits(bits[:, band::bands][:, :64], axis=1)  # 64 bits of a wider band are enough
-            keys[start : start + len(bits), band, : packed.shape[1]] = packed
-    return keys.view(np.uint64)[..., 0]
+            keys[start : start + len(bits), : packed.shape[1]] = packed
+        yield keys.view(np.uint64)[:, 0]
 
 
 def _pairs_of_equal(
