@@ -28,6 +28,7 @@ RAW_SCHEMA = pa.schema(
 """Rows before any check: whatever bytes stand where the path should, and numbers or null."""
 
 _PIECE = 1 << 14  # rows whose paths are looked at together
+_PIECES_HELD = 32  # pieces of a column, of about 70 kB each, whose memory may wait to be given back
 _UNSAFE_PATH = r"^\s*$|^/|^[A-Za-z]:|(^|/)\.\.(/|$)|\\|\x00"
 _SUSPECTS = b"\\:\0"  # every unsafe path has one of these or two dots in it, is empty, or begins with one of:
 _SUSPECT_STARTS = np.frombuffer(b"/ \t\n\v\f\r", np.uint8)
@@ -102,7 +103,6 @@ def checked_annotations(lists: list[RawRows], rejects: Sequence[Reject]) -> Anno
     lists.clear()
     pa.default_memory_pool().release_unused()  # what the reader needed on the way
     names = _one_piece(columns.pop("source_id").chunks)
-    pa.default_memory_pool().release_unused()  # the pieces of the names
     numbers = {name: columns.pop(name).to_numpy() for name in ("expression", "valence", "arousal")}
     problems = _row_problems(names, numbers)
     bad = np.flatnonzero(problems)
@@ -212,6 +212,8 @@ def _one_piece(pieces: list[pa.LargeBinaryArray]) -> pa.LargeBinaryArray:
         text[ends[row] : ends[row] + len(part)] = part
         ends[row + 1 : row + len(bounds)] = ends[row] + bounds[1:]
         row += len(bounds) - 1
+        if len(pieces) % _PIECES_HELD == 0:
+            pa.default_memory_pool().release_unused()  # Arrow would keep what was let go
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), row, [None, pa.py_buffer(ends), pa.py_buffer(text)])
 
 
