@@ -95,9 +95,10 @@ Speech-driven face animation lacks 3D faces that show an emotion at a known inte
 {origin}
 
 ## Composition
-{composition} No two items of different splits have the same `source_id`{near}. Some categories and levels have fewer
-items than asked for, because the corpus has no more. Rows are independent; nothing says which items show the same
-person, so people may be in both splits.
+{composition}
+No two items of different splits have the same `source_id`{near}.
+Some categories and levels have fewer items than asked for, because the corpus has no more.
+Rows are independent; nothing says which items show the same person, so people may be in both splits.
 
 ## Collection
 {collection}
@@ -165,8 +166,8 @@ _SHARED_FAILURES = """- Levels cut the annotated arousal of one category: they d
   model shows; profile views lose the far half.
 - One photograph hardly tells a large face from a near one: the scale of shape, and of every metre, is uncertain."""
 
-_INDEPENDENT = """This is an independent build of the same kind that can be checked and rebuilt, made by `ecavatar`; it
-is not the authors' own release."""
+_INDEPENDENT = """This is an independent build of the same kind that can be checked and rebuilt, made by
+`ecavatar`; it is not the authors' own release."""
 _ITEMS = """\
 One item is one photograph: its labels, its coefficients, the camera that puts the face back onto the photograph, and
 the rigid motion that was taken out. Splits are the corpus's own."""

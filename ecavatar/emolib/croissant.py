@@ -33,7 +33,7 @@ _TYPES = {
     "string": "sc:Text", "bool": "sc:Boolean", "int8": "cr:Int8", "int16": "cr:Int16", "int32": "cr:Int32",
     "float32": "cr:Float32", "image": "sc:ImageObject",
 }  # fmt: skip
-_LICENCES: dict[Source, str] = {
+LICENCES: dict[Source, str] = {
     "affectnet": "http://mohammadmahoor.com/affectnet/",
     "sample": "https://creativecommons.org/publicdomain/zero/1.0/",
 }
@@ -56,7 +56,7 @@ def croissant_json(directory: Path, info: EmolibInfo) -> dict[str, object]:
         "name": texts_of(info).title,
         "description": f"{info.total} emotional faces as coefficients of the face model {info.basis}, by category and "
                        "intensity.",
-        "license": _LICENCES[info.source],
+        "license": LICENCES[info.source],
         "url": _URL,
         "version": SCHEMA_VERSION,
         "citeAs": CITATION,

@@ -6,9 +6,9 @@
                                  jaw.npy     float32 (3,), axis-angle, radians
                                  label.json  item_id, source_id, split, emotion, level, valence, arousal
 
-`ecavatar.corpora.emolib_zip` reads it back. It is over a hundred times the size of the release and slow to read; use it for
-programs that know nothing else. Meshes carry the face model in them: where its licence forbids passing it on, these
-folders must not be passed on either.
+`ecavatar.corpora.emolib_zip` reads it back. It is over a hundred times the size of the release and slow to read; use
+it for programs that know nothing else. Meshes carry the face model in them: where its licence forbids passing
+it on, these folders must not be passed on either.
 """
 
 import math

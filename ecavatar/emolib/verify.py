@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from ecavatar.emolib.card import texts_of
+from ecavatar.emolib.croissant import LICENCES
 from ecavatar.emolib.leaks import split_leaks
 from ecavatar.emolib.meshes import expressive_vertices
 from ecavatar.emolib.quantisation import MAX_ERROR_M, from_steps
@@ -323,8 +325,10 @@ def _topology(release: _Release) -> Iterator[str]:
 
 
 def _croissant(release: _Release) -> Iterator[str]:
-    """croissant.json lists every data file with its checksum."""
+    """croissant.json names the licence and lists every data file with its checksum."""
     content = read_json(release.path(CROISSANT))
+    if content.get("license") != (licence := LICENCES[release.info.source]):
+        yield f"{CROISSANT}: the licence is {content.get('license')!r}, expected {licence!r}."
     listed = {entry["contentUrl"]: entry.get("sha256") for entry in content["distribution"] if "contentUrl" in entry}
     for path in (*release.info.data_files(), STATS, TOPOLOGY):
         name = path.as_posix()
@@ -337,9 +341,11 @@ def _croissant(release: _Release) -> Iterator[str]:
 
 
 def _card(release: _Release) -> Iterator[str]:
-    """README.md names the configs that exist, their files and their columns."""
+    """README.md names the licence, the configs that exist, their files and their columns."""
     parts = re.split(r"^---$", release.path(CARD).read_text(encoding="utf-8"), maxsplit=2, flags=re.MULTILINE)
     facts = yaml.load(parts[1], Loader=yaml.SafeLoader)
+    if facts.get("license") != (licence := texts_of(release.info).licence.split("\n")[0]):
+        yield f"{CARD}: the licence is {facts.get('license')!r}, expected {licence!r}."
     configs = {entry["config_name"]: entry for entry in facts["configs"]}
     features = {entry["config_name"]: entry["features"] for entry in facts["dataset_info"]}
     for config in sorted(set(configs) ^ set(release.info.columns)):

@@ -331,6 +331,8 @@ def test_a_croissant_with_another_checksum_or_file_is_told(release):
     write_json(release / "croissant.json", content)
     write_manifest(release, {})
     the_only(verify(release), f"the checksum of {VAL} is another")
+    edit_json(release, "croissant.json", lambda content: content.update(license="mit"))
+    the_only(verify(release), "the licence is 'mit'")
     edit_json(release, "croissant.json", forget)
     problems = verify(release)
     assert any(f"{TRAIN} is not listed" in problem for problem in problems)
@@ -343,6 +345,7 @@ def test_a_croissant_with_another_checksum_or_file_is_told(release):
         ("config_name: images", "config_name: pictures", "config pictures is not in the release"),
         ("path: data/vertices/train-*", "path: data/vertices/trian-*", "data files of config vertices, split train"),
         ("{name: jaw_pose,", "{name: jaw,", "the features of config coefficients are not its columns"),
+        ("license: cc0-1.0", "license: mit", "the licence is 'mit', expected 'cc0-1.0'"),
         ("configs:", "configurations:", "card cannot be checked"),
     ],
 )
