@@ -26,7 +26,7 @@ from ecavatar.storage.parquet import vector_column
 ITEMS = 500
 PICKED = 40  # folders read in one measurement
 FACE_MODEL = Path("data/sample/assets/face/face_model.npz")
-_REPETITIONS = 5
+_REPETITIONS = 25
 _GROUP = ROW_GROUP["coefficients"]
 LEAN = ExportSettings(vertices="none", images=False, rows_per_file=100_000)
 
