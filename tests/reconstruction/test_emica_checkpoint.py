@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ecavatar.errors import AssetMissingError, DataError
-from ecavatar.reconstruction.emica.checkpoint import convert_checkpoint, load_networks, open_checkpoint
+from ecavatar.reconstruction.emica.checkpoint import _predicts, convert_checkpoint, load_networks, open_checkpoint
 from ecavatar.reconstruction.emica.networks import VARIANTS, meta_networks
 from ecavatar.storage.files import sha256_file
 from tests.fabricate_emica import emica_tensors, write_lightning, write_plain
@@ -206,3 +206,22 @@ def test_only_converted_files_are_loaded(tmp_path, tensors):
     save_file({"w": torch.ones(2)}, tmp_path / "odd.safetensors", {"ecavatar-emica-1": '{"coarse": ["x"]}'})
     with pytest.raises(DataError, match="damaged"):
         load_networks(tmp_path / "odd.safetensors")
+
+
+def test_a_configuration_that_repeats_or_holds_itself_is_read_in_no_time():
+    doubled: dict = {"flame": {"x": 1}}
+    for _ in range(60):
+        doubled = {"a": doubled, "b": doubled}
+    doubled["self"] = doubled
+    assert _predicts(doubled, "deca_encoder") == {}
+    doubled["deca_encoder"] = {"predicts": {"cam": 3}}
+    assert _predicts({"model": doubled}, "deca_encoder") == {"cam": 3}
+
+
+def test_weights_of_whole_numbers_are_refused(tmp_path):
+    tensors = emica_tensors(VARIANTS[0])
+    key = "deca_encoder.encoder.layers.0.bias"
+    tensors[key] = tensors[key].to(torch.uint8)
+    with pytest.raises(DataError, match=r"layers\.0\.bias holds torch\.uint8"):
+        convert_checkpoint(write_plain(tmp_path / "a.pt", tensors), tmp_path / "emica.safetensors")
+    assert not (tmp_path / "emica.safetensors").exists()

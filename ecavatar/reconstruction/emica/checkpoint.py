@@ -7,7 +7,7 @@ trackers pass on. In both, the networks are found by the ends of their keys, so 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ _GENERATOR = "E_mica.flameModel.generator."
 _IGNORED = ("shape_model", "renderer", "losses", "metrics")
 """Parts that may stand beside networks without prefix: FLAME, the renderer, losses. Beside prefixed ones, all may."""
 _LISTED = 6
+_COUNTER = "num_batches_tracked"  # the only whole numbers among the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def convert_checkpoint(source: Path, target: Path) -> dict[str, object]:
 
     Raises:
         AssetMissingError: no such file.
-        DataError: see `open_checkpoint`; or a weight is not finite.
+        DataError: see `open_checkpoint`; or a weight is not finite, or no floating-point number.
     """
     checkpoint = open_checkpoint(source)
     variant = checkpoint.variant
@@ -175,10 +176,13 @@ def load_networks(path: Path, device: torch.device | str = "cpu") -> LoadedEmica
         coarse, expression = tuple(facts["coarse"]), tuple(facts["expression"])
         networks = meta_networks(Variant(name=facts["variant"], coarse=coarse, expression=expression))
         basis = str(facts["basis"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: its description is damaged ({error!r}). {_CONVERT}") from None
     if problems := _shape_problems({key: tuple(tensor.shape) for key, tensor in tensors.items()}, networks):
         raise DataError(f"{path}: {_listed(problems)} {_CONVERT}")
+    wrong = [key for key, tensor in tensors.items() if tensor.dtype != _dtype(key)]
+    if wrong:
+        raise DataError(f"{path}: {wrong[0]} holds {tensors[wrong[0]].dtype} numbers. {_CONVERT}")
     networks.load_state_dict(tensors, strict=True, assign=True)
     return LoadedEmica(networks=networks.requires_grad_(requires_grad=False).eval(), basis=basis)
 
@@ -292,6 +296,10 @@ def _shape_problems(shapes: Mapping[str, tuple[int, ...]], networks: EmicaNetwor
     ]
 
 
+def _dtype(key: str) -> torch.dtype:
+    return torch.int64 if key.endswith(_COUNTER) else torch.float32
+
+
 def _listed(problems: Sequence[str]) -> str:
     more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
     return f"{len(problems)} problem(s): {'; '.join(problems[:_LISTED])}{more}."
@@ -301,14 +309,16 @@ def _read_all(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """All tensors, float32 apart from counters, each in memory of its own.
 
     Raises:
-        DataError: a weight is not finite.
+        DataError: a weight is not finite, or no floating-point number.
     """
     result: dict[str, Tensor] = {}
     broken = []
     for key, stored in checkpoint.tensors.items():
         tensor = checkpoint.file.read(stored)
-        is_counter = key.endswith("num_batches_tracked")
-        result[key] = tensor.to(torch.int64 if is_counter else torch.float32).contiguous()
+        is_counter = key.endswith(_COUNTER)
+        if tensor.is_floating_point() == is_counter:
+            raise DataError(f"{checkpoint.file.path}: {key} holds {tensor.dtype} numbers. {_EXPECTED}")
+        result[key] = tensor.to(_dtype(key)).contiguous()
         if not is_counter and not bool(result[key].isfinite().all()):
             broken.append(f"{key} is not finite")
     if broken:
@@ -343,9 +353,11 @@ def _ordered(variant: Variant, config: Mapping[str, Any], source: Path) -> Varia
     orders = {}
     for encoder in ("deca_encoder", "expression_encoder"):
         predicts = _predicts(config, encoder)
-        if problems := [f"{name}: {size}" for name, size in predicts.items() if SIZES.get(name) != size]:
+        wrong = {name: size for name, size in predicts.items() if SIZES.get(name) != size}
+        if wrong:
+            problems = [f"{name}: {size if isinstance(size, int) else 'no number'}" for name, size in wrong.items()]
             raise DataError(
-                f"{source}: cfg.yaml lets {encoder} predict {', '.join(problems)}; known are {SIZES}. {_CFG}"
+                f"{source}: cfg.yaml lets {encoder} predict {', '.join(problems[:_LISTED])}; known are {SIZES}. {_CFG}"
             )
         orders[encoder] = tuple(predicts)
     coarse, expression = orders["deca_encoder"] or variant.coarse, orders["expression_encoder"] or variant.expression
@@ -362,19 +374,30 @@ def _ordered(variant: Variant, config: Mapping[str, Any], source: Path) -> Varia
 _CFG = "Give the cfg.yaml that came with this checkpoint, or remove it."
 
 
-def _predicts(config: Any, encoder: str) -> dict[str, Any]:  # Any: YAML
+def _predicts(config: Mapping[str, Any], encoder: str) -> dict[str, Any]:  # Any: YAML
     """The mapping `predicts` of the encoder, wherever it is nested; empty if it is not there."""
-    if not isinstance(config, dict):
-        return {}
-    section = config.get(encoder)
-    if isinstance(section, dict) and isinstance(section.get("predicts"), dict):
-        return section["predicts"]
-    return next((found for value in config.values() if (found := _predicts(value, encoder))), {})
+    for section in _sections(config):
+        part = section.get(encoder)
+        if isinstance(part, dict) and isinstance(part.get("predicts"), dict) and part["predicts"]:
+            return part["predicts"]
+    return {}
+
+
+def _sections(config: Any) -> Iterator[dict[Any, Any]]:  # Any: YAML
+    """All mappings within mappings, outer ones first; each once, for YAML can repeat them without end."""
+    waiting, seen = [config], set()
+    while waiting:
+        section = waiting.pop()
+        if isinstance(section, dict) and id(section) not in seen:
+            seen.add(id(section))
+            yield section
+            waiting.extend(reversed(section.values()))
 
 
 def _basis(variant: Variant, config: Mapping[str, Any] | None, source: Path) -> tuple[str, str]:
     """What the coefficients mean, and what says so."""
-    texts = {"cfg.yaml": str(_value(config, "flame_model_path") or "")}
+    paths = [section["flame_model_path"] for section in _sections(config) if "flame_model_path" in section]
+    texts = {"cfg.yaml": paths[0]} if paths and isinstance(paths[0], str) else {}
     texts |= {f"the name {name}": name for name in (source.name, *(p.name for p in source.absolute().parents[:2]))}
     for origin, text in texts.items():
         if year := re.search(r"flame[-_]?20(20|23)(?P<no_jaw>.*no[-_]?jaw)?", text.lower()):
@@ -382,11 +405,3 @@ def _basis(variant: Variant, config: Mapping[str, Any] | None, source: Path) -> 
                 return "flame2020", origin
             return (NO_JAW_BASIS if year["no_jaw"] or variant.name == "no-jaw" else "flame2023"), origin
     return (NO_JAW_BASIS, "no jaw among the outputs") if variant.name == "no-jaw" else (DEFAULT_BASIS, "default")
-
-
-def _value(config: Any, key: str) -> Any:  # Any: YAML
-    if not isinstance(config, dict):
-        return None
-    if key in config:
-        return config[key]
-    return next((found for value in config.values() if (found := _value(value, key)) is not None), None)
