@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
+from ecavatar.emolib import duplicates
 from ecavatar.emolib.duplicates import KnownImages, hash_bytes, near_pairs, perceptual_hash
 
 
@@ -129,3 +130,11 @@ def test_thousands_of_equal_pictures_cost_no_more_than_different_ones():
     twins = KnownImages(8).admit([str(n) for n in range(len(hashes))], sums, hashes)
     assert twins[0] is None
     assert {twin.name for twin in twins[1:]} == {"0"}
+
+
+def test_pairs_are_the_same_whether_few_or_many_rows_are_unpacked_at_once(monkeypatch):
+    hashes = np.random.default_rng(0).integers(0, 256, (20, 32), dtype=np.uint8)
+    hashes[10:] = hashes[:10]
+    whole = near_pairs(hashes, 0, 8)
+    monkeypatch.setattr(duplicates, "_ROWS_AT_ONCE", 3)
+    assert near_pairs(hashes, 0, 8).tolist() == whole.tolist() == [[10 + row, row] for row in range(10)]
