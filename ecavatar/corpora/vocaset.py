@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from ecavatar.errors import AssetMissingError, DataError, ShapeError
 from ecavatar.storage.rejects import Reject
-from ecavatar.storage.unpickle import load_pickle
+from ecavatar.storage.unpickle import array_of, load_pickle
 
 NATIVE_FPS = 60
 STAGE = "read_vocaset"
@@ -135,7 +135,7 @@ def _read_mapping(path: Path) -> dict:
 
 
 def _read_templates(path: Path, n_vertices: int) -> dict[str, np.ndarray]:
-    templates = {subject: np.asarray(mesh, dtype=np.float32) for subject, mesh in _read_mapping(path).items()}
+    templates = {subject: array_of(mesh).astype(np.float32) for subject, mesh in _read_mapping(path).items()}
     wrong = {subject: mesh.shape for subject, mesh in templates.items() if mesh.shape != (n_vertices, 3)}
     if wrong:
         raise DataError(f"templates in {path} must be ({n_vertices}, 3) like data_verts.npy, got {wrong}.")

@@ -116,14 +116,18 @@ def resolve_inside(root: Path, relative: str | os.PathLike[str]) -> Path:
     For paths read from datasets: an annotation file must not be able to name files elsewhere.
 
     Raises:
-        DataError: `relative` is empty, absolute, contains "..", a NUL or a backslash, or leads out of `root`.
+        DataError: `relative` is empty, absolute, contains "..", a NUL or a backslash, leads out of `root`,
+            or through links that go in a circle.
     """
     text = os.fspath(relative)
     pure = PurePosixPath(text)
     if not text or "\0" in text or "\\" in text or pure.is_absolute() or ".." in pure.parts:
         raise DataError(f"path {text!r} must be relative to {root}, with forward slashes and without '..'.")
     base = Path(root).resolve()
-    target = (base / pure).resolve()
+    try:
+        target = (base / pure).resolve()
+    except (RuntimeError, OSError) as error:  # links in a circle: RuntimeError up to Python 3.12
+        raise DataError(f"path {text!r} below {root} cannot be followed ({error}). Remove the link.") from None
     if not target.is_relative_to(base):
         raise DataError(f"path {text!r} leads out of {root} through a link. Copy the file into the folder.")
     return Path(root) / pure

@@ -132,3 +132,14 @@ def test_whatever_is_accepted_lies_inside(tmp_path_factory, text):
         return
     assert path.resolve().is_relative_to(root.resolve())
     json.dumps(str(path))
+
+
+def test_links_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    try:
+        inside = resolve_inside(tmp_path, "one/picture.png")
+    except DataError as error:
+        assert "one/picture.png" in str(error)
+    else:
+        assert not inside.exists()  # from Python 3.13 on such a path resolves to itself
