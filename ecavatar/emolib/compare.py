@@ -221,9 +221,15 @@ class _Release:
         return sorted((self.directory / "data" / config).glob("*.parquet"))
 
     def column_types(self) -> dict[str, str]:
-        """Arrow's name of the type of every config/column."""
-        configs = [path.name for path in sorted((self.directory / "data").iterdir()) if self.files(path.name)]
-        return {f"{config}/{field.name}": str(field.type) for config in configs for field in self._schema(config)}
+        """The type of every config/column; those beside coefficients as meta/info.json tells, for they may be far."""
+        types = {f"coefficients/{field.name}": str(field.type) for field in self._schema("coefficients")}
+        try:
+            for config, columns in self.info.get("columns", {}).items():
+                if config != "coefficients":
+                    types |= {f"{config}/{column['name']}": f"{column['kind']}{column['shape']}" for column in columns}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DataError(f"{self.directory / INFO} describes its columns in another way ({error!r}).") from None
+        return types
 
     def fingerprints(self, columns: Sequence[str]) -> pd.DataFrame:
         """item_id and source_id as they are, and a 64-bit hash of every other of `columns`, one row per item."""

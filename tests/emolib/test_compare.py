@@ -151,6 +151,14 @@ def test_another_basis_or_schema_breaks_and_a_new_config_does_not(tmp_path, smal
         assert any(value in reason for reason in compare(release, other).breaking)
 
 
+def test_meshes_that_were_not_fetched_are_not_taken_for_new(tmp_path, small_face, faces):
+    with_meshes = LEAN.model_copy(update={"vertices": "float32"})
+    whole = write_release(tmp_path / "whole", small_face, faces, with_meshes)
+    fetched = shutil.copytree(whole, tmp_path / "fetched", ignore=shutil.ignore_patterns("vertices"))
+    changes = compare(fetched, whole)
+    assert changes.columns_added == changes.columns_removed == changes.columns_retyped == ()
+
+
 def test_the_text_counts_names_and_warns(tmp_path, small_face, faces, release):
     other = rewritten(
         write_release(tmp_path / "x", small_face, faces.slice(30)),
