@@ -128,7 +128,9 @@ def select(
         int, typer.Option(min=0, max=64, help="Images whose 256-bit hashes differ in no more bits count as one.")
     ] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
-    annotations_only: Annotated[bool, typer.Option(help="Open no image: nothing is checked or compared.")] = False,
+    annotations_only: Annotated[
+        bool, typer.Option("--annotations-only", help="Open no image: nothing is checked or compared.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw images of each emotion and intensity level from AffectNet."""
@@ -197,11 +199,15 @@ def export(
         Path | None, typer.Option(help="AffectNet's folder: copy the photographs into the release.")
     ] = None,
     i_hold_the_licence: Annotated[
-        bool, typer.Option(help="Needed by --images: AffectNet's photographs must not be passed on.")
+        bool,
+        typer.Option("--i-hold-the-licence", help="Needed by --images: AffectNet's photographs must not be passed on."),
     ] = False,
     synthetic: Annotated[
         bool,
-        typer.Option(help="The pictures are the sample world's: the release is CC0, not under AffectNet's licence."),
+        typer.Option(
+            "--synthetic",
+            help="The pictures are the sample world's: the release is CC0, not under AffectNet's licence.",
+        ),
     ] = False,
     rows_per_file: Annotated[int, typer.Option(min=1, help="Rows of one Parquet file.")] = 4096,
     profile: ProfileName = "sample",
@@ -282,7 +288,11 @@ def nearest(
     emotion: Annotated[str, typer.Option(help="One of: " + ", ".join(e.label for e in Emotion) + ".")],
     level: Annotated[int, typer.Option(min=1, max=3, help="Intensity.")],
     take_nearest_level: Annotated[
-        bool, typer.Option(help="Where this level has no faces, take the nearest that has, instead of refusing.")
+        bool,
+        typer.Option(
+            "--take-nearest-level",
+            help="Where this level has no faces, take the nearest that has, instead of refusing.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
