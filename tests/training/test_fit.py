@@ -15,6 +15,7 @@ from ecavatar.models.funet import FuNet, blend
 from ecavatar.models.selftalk import LipReadingInterpreter, SelfTalk
 from ecavatar.speech.encoder import SpeechEncoder
 from ecavatar.speech.recogniser import CtcRecogniser
+from ecavatar.storage.parquet import read_table, table_metadata, write_table
 from ecavatar.training.funet import FuNetSources, fit_funet, funet_objective, load_mesh_pairs
 from ecavatar.training.loop import seeded_torch
 from ecavatar.training.pairs import FacePool, read_pairs
@@ -203,9 +204,7 @@ def test_pairs_of_faces_that_are_gone_are_refused(tmp_path, world, funet_setting
     smaller = tmp_path / "pool"
     shutil.copytree(world / "pool", smaller)
     (part,) = smaller.iterdir()
-    from ecavatar.storage.parquet import read_table, write_table
-
-    write_table(part, read_table(part).slice(3))
+    write_table(part, read_table(part).slice(3), table_metadata(part))
     sources = FuNetSources(
         face_model=world / "face.npz", vocateeth=world / "vocateeth", pool=smaller, pairs=world / "pairs"
     )
