@@ -155,8 +155,10 @@ class ExportSettings(Section):
 
 
 class RigSettings(Section):
-    """`rig_mouths`: VOCASET with a jaw angle beside every face."""
+    """`rig_mouths`: VOCASET with a mouth, and its jaw angle beside every face."""
 
+    mouth: str
+    """`procedural`, or the file that `ecavatar assets add mouth FILE` made; its name holds its content's hash."""
     fps: Annotated[int, Field(ge=1)]
     """Frames per second kept; it must divide VOCASET's 60 (the field trains at 30)."""
     patch_mm: Annotated[float, Field(ge=0)]
