@@ -19,29 +19,28 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import yaml
-from prefect import flow
+from prefect import Flow, flow
 
-from ecavatar.emolib.compare import ReleaseChanges
-from ecavatar.emolib.leaks import split_leaks
-from ecavatar.emolib.licence import licence_problems
-from ecavatar.emolib.release import Previous, assemble_release
-from ecavatar.emolib.schema import EmolibInfo, read_info
-from ecavatar.emolib.shelf import Shelf, Uploads, open_shelf, upload_file, upload_files
-from ecavatar.emolib.verify import verify
-from ecavatar.emolib.version import Version
+from ecavatar.emolib import compare as emolib_compare
+from ecavatar.emolib import leaks as emolib_leaks
+from ecavatar.emolib import licence as emolib_licence
+from ecavatar.emolib.schema import read_info
+from ecavatar.emolib.verify import verify as verify_emolib
 from ecavatar.errors import AssetMissingError, ConfigError, EcavatarError, SplitLeakError
 from ecavatar.face.model import FaceAsset
+from ecavatar.storage.changes import Changes, Compare
 from ecavatar.storage.files import sha256_file
-from ecavatar.storage.parquet import read_table
+from ecavatar.storage.release import Previous, assemble_release
+from ecavatar.storage.shelf import Shelf, Uploads, open_shelf, upload_file, upload_files
+from ecavatar.storage.version import Version
 from flows._run import refuse_inside_stage, run, shard_task, wait_all
 from flows.paths import ProfilePaths
 
-NAME = "emolib"
 LOCK = Path("dvc.lock")
 _DECIDES = re.compile(r"(ecavatar|flows)/.*|dvc\.(yaml|lock)|params\.yaml|requirements\.lock")
 """Files that decide what is built; they must be committed, so an untracked one counts as a change, too."""
@@ -53,22 +52,60 @@ class ReleaseError(EcavatarError, RuntimeError):
     """What was built may not be released as it is."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """Something that dvc builds and people release."""
+
+    name: str
+    """Of its folder below data/PROFILE, and of its releases."""
+    stage: str
+    """Whose output it is."""
+    compared: tuple[str, ...]
+    """Beginnings of the paths that `compare` reads of the release before."""
+    compare: Compare
+    size: Callable[[Path], str]
+    """How much it holds, in a few words."""
+    leaks: Callable[[Path], list[str]]
+    """Ways in which its splits are not apart."""
+    mend_leaks: str
+    """What to do about them; {profile} is filled in."""
+    licence_problems: Callable[[Path], list[str]]
+    mend_licence: str
+    verify: Callable[[Path, FaceAsset | None], list[str]]
+
+
+EMOLIB = Product(
+    name="emolib",
+    stage="export_emolib",
+    compared=("meta/", "data/coefficients/"),
+    compare=emolib_compare.compare,
+    size=lambda directory: f"{read_info(directory).total} items",
+    leaks=emolib_leaks.release_leaks,
+    mend_leaks="Select the images again: `dvc repro --force select_images@{profile}`.",
+    licence_problems=emolib_licence.licence_problems,
+    mend_licence="Set export.vertices: none and export.images: false in params.yaml, and run `dvc repro`.",
+    verify=verify_emolib,
+)
+
+
 @flow(name="emolib")
 def emolib(profile: str, version: str, to: str = "", previous: str = "") -> str:
     """Release the Emolib of a profile."""
-    return release_emolib(profile, version, to, previous, _upload_in_parallel)
+    return release_product(EMOLIB, profile, version, to, previous, _upload_in_parallel)
 
 
-def release_emolib(
+def release_product(
+    product: Product,
     profile: str,
     version: str,
     to: str = "",
     previous: str = "",
     upload: Callable[[Uploads], None] = upload_files,
 ) -> str:
-    """Copy data/<profile>/emolib as release `version` to `to` and return one line about it.
+    """Copy data/<profile>/<product> as release `version` to `to` and return one line about it.
 
     Args:
+        product: what to release.
         profile: sample or full.
         version: semantic version, higher than all that are there.
         to: folder or fsspec URL; empty: data/<profile>/releases.
@@ -80,30 +117,33 @@ def release_emolib(
     """
     refuse_inside_stage()
     paths, number = ProfilePaths(profile), Version.parse(version)
+    built = paths.data / product.name
     shelf = open_shelf(to or (paths.data / "releases").as_posix())
-    folder = f"{NAME}-{number}"
+    folder = f"{product.name}-{number}"
     if shelf.holds(folder):
         raise ConfigError(f"{shelf.address} has {folder} already; a release never changes. Raise the version.")
-    before = _previous(shelf, number, previous)
+    before = _previous(product, shelf, number, previous)
     require_committed()
-    stage = f"export_emolib@{profile}"
+    stage = f"{product.stage}@{profile}"
     require_built(stage)
-    info = require_releasable(paths.emolib, FaceAsset.load(paths.face_model))
+    require_releasable(product, built, FaceAsset.load(paths.face_model))
     with tempfile.TemporaryDirectory(dir=paths.data, prefix=".release-") as scratch:
         made = Path(scratch) / folder
         changes = assemble_release(
-            paths.emolib,
+            built,
             made,
+            name=product.name,
             version=number,
-            origin=origin(profile, stage, paths.emolib),
-            previous=_fetched(before, Path(scratch) / "previous"),
+            origin=origin(profile, stage, built),
+            previous=_fetched(product, before, Path(scratch) / "previous"),
+            compare=product.compare,
         )
-        if problems := verify(made):
+        if problems := product.verify(made, None):
             raise ReleaseError(
                 f"{folder} would not pass its own verification:\n{_listed(problems)}\nReport it as a bug."
             )
         shelf.put(made, folder, upload)
-    return f"{folder} in {shelf.address}: {info.total} items, {_told(before, changes)}"
+    return f"{folder} in {shelf.address}: {product.size(built)}, {_told(before, changes)}"
 
 
 # --- what may be released -------------------------------------------------------------------------------------------
@@ -147,51 +187,37 @@ def require_built(stage: str) -> None:
         )
 
 
-def require_releasable(built: Path, asset: FaceAsset) -> EmolibInfo:
+def require_releasable(product: Product, built: Path, asset: FaceAsset) -> None:
     """Make sure that the built release keeps its splits apart, holds only what may be passed on, and verifies.
 
     Raises:
-        SplitLeakError: a photograph is in both splits.
+        SplitLeakError: a photograph or a subject is in two splits.
         ReleaseError: licensed content, or verification failed.
         AssetMissingError, DataError: no release there, or damaged.
     """
-    info = read_info(built)
-    if leaks := split_leaks(_labels(built, info), info.near_duplicate_bits):
-        raise SplitLeakError(
-            f"the splits of {built} leak:\n{_listed(leaks)}\n"
-            f"Select the images again: `dvc repro --force select_images@{built.parent.name}`."
-        )
-    if problems := licence_problems(built):
-        raise ReleaseError(
-            f"{built} holds licensed content:\n{_listed(problems)}\n"
-            "Set export.vertices: none and export.images: false in params.yaml, and run `dvc repro`."
-        )
-    if problems := verify(built, asset):
+    if leaks := product.leaks(built):
+        mend = product.mend_leaks.format(profile=built.parent.name)
+        raise SplitLeakError(f"the splits of {built} leak:\n{_listed(leaks)}\n{mend}")
+    if problems := product.licence_problems(built):
+        raise ReleaseError(f"{built} holds licensed content:\n{_listed(problems)}\n{product.mend_licence}")
+    if problems := product.verify(built, asset):
         raise ReleaseError(
             f"{built} does not pass `ecavatar verify`:\n{_listed(problems)}\nRemove it and run `dvc repro`."
         )
-    return info
-
-
-def _labels(built: Path, info: EmolibInfo) -> pa.Table:
-    known = {column.name for column in info.columns["coefficients"]}
-    columns = [name for name in ("item_id", "split", "source_id", "perceptual_hash") if name in known]
-    files = [built / path for split in info.rows for path in info.files("coefficients", split)]
-    return pa.concat_tables([read_table(path, columns) for path in files])
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
-def _previous(shelf: Shelf, version: Version, given: str) -> tuple[Shelf, Version] | None:
+def _previous(product: Product, shelf: Shelf, version: Version, given: str) -> tuple[Shelf, Version] | None:
     """The release to compare with and where it lies; None for the first release."""
     if given:
         address, _, folder = given.rstrip("/").rpartition("/")
-        if not folder.startswith(f"{NAME}-"):
-            raise ConfigError(f"--previous {given}: expected the folder {NAME}-VERSION of a release.")
-        where, before = open_shelf(address or "."), Version.parse(folder.removeprefix(f"{NAME}-"))
+        if not folder.startswith(f"{product.name}-"):
+            raise ConfigError(f"--previous {given}: expected the folder {product.name}-VERSION of a release.")
+        where, before = open_shelf(address or "."), Version.parse(folder.removeprefix(f"{product.name}-"))
     else:
-        where, before = shelf, max(shelf.versions(NAME), default=None)
+        where, before = shelf, max(shelf.versions(product.name), default=None)
     if before is None:
         return None
     if version <= before:
@@ -199,21 +225,21 @@ def _previous(shelf: Shelf, version: Version, given: str) -> tuple[Shelf, Versio
             f"version {version} is not higher than {before}, which is in {where.address}. Raise it; or, to mend an "
             "older line, name that line's last release with --previous."
         )
-    if not where.holds(f"{NAME}-{before}"):
-        raise AssetMissingError(f"no release {NAME}-{before} in {where.address}; check --previous.")
+    if not where.holds(f"{product.name}-{before}"):
+        raise AssetMissingError(f"no release {product.name}-{before} in {where.address}; check --previous.")
     return where, before
 
 
-def _fetched(before: tuple[Shelf, Version] | None, scratch: Path) -> Previous | None:
+def _fetched(product: Product, before: tuple[Shelf, Version] | None, scratch: Path) -> Previous | None:
     """What comparing needs of the release before, copied to `scratch`."""
     if before is None:
         return None
     where, version = before
-    where.fetch(f"{NAME}-{version}", scratch)
+    where.fetch(f"{product.name}-{version}", product.compared, scratch)
     return Previous(version=version, directory=scratch)
 
 
-def _told(before: tuple[Shelf, Version] | None, changes: ReleaseChanges | None) -> str:
+def _told(before: tuple[Shelf, Version] | None, changes: Changes | None) -> str:
     if before is None or changes is None:
         return "the first release"
     items = changes.items
@@ -309,13 +335,16 @@ def _upload_in_parallel(uploads: Uploads) -> None:
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
+PRODUCTS: tuple[Flow, ...] = (emolib,)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows.release",
         description="Release what dvc built: checked, compared with the release before, copied whole or not at all.",
         epilog="example: python -m flows.release emolib --version 1.0.0 --to ../releases",
     )
-    parser.add_argument("product", choices=(NAME,), help="what to release")
+    parser.add_argument("product", choices=[product.name for product in PRODUCTS], help="what to release")
     parser.add_argument("--version", required=True, help="semantic version, higher than all that are there")
     parser.add_argument("--profile", default="sample", choices=("sample", "full"), help="default: %(default)s")
     parser.add_argument("--to", default="", help="folder or fsspec URL (default: data/PROFILE/releases)")
@@ -328,7 +357,7 @@ def main(arguments: Sequence[str]) -> int:
     options = vars(_parser().parse_args(arguments))
     product = options.pop("product")
     given = [word for name, value in options.items() if value for word in (f"--{name}", value)]
-    return run((emolib,), [product, *given])
+    return run(PRODUCTS, [product, *given])
 
 
 if __name__ == "__main__":

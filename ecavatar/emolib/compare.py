@@ -20,6 +20,15 @@ import pyarrow.parquet as pq
 from ecavatar.emolib.schema import INFO
 from ecavatar.emotion import LEVELS, Emotion
 from ecavatar.errors import AssetMissingError, DataError
+from ecavatar.storage.changes import (
+    ColumnChanges,
+    IdChanges,
+    before_and_after,
+    changes_text,
+    tag_changes,
+    tag_facts,
+    value_facts,
+)
 from ecavatar.storage.files import read_json
 
 _BATCH = 256  # rows hashed at a time
@@ -27,20 +36,6 @@ _TAGS = ("source", "topology", "topology_sha256", "basis", "backend", "near_dupl
 _BREAKING_TAGS = ("topology", "topology_sha256", "basis")
 _MEANS = {"valence": "valence", "arousal": "arousal"}
 _NORMS = {"shape": "shape_norm", "expression": "expression_norm", "jaw_pose": "jaw_angle_rad"}
-_LISTED = 20
-"""Ids that the text names of each kind; changes.json has them all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdChanges:
-    """Ids by what happened to their rows, each sorted."""
-
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[str, ...]
-    """In both, with another value in a column that both have."""
-    kept: int
-    """How many are in both and equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +86,7 @@ class ReleaseChanges:
         reasons = []
         if self.schema_before.split(".")[0] != self.schema_after.split(".")[0]:
             reasons.append(f"schema version {self.schema_before} became {self.schema_after}")
-        reasons += [f"column {name} is gone" for name in self.columns_removed]
-        reasons += [f"column {name} has another type" for name in self.columns_retyped]
+        reasons += self._columns.breaking
         reasons += [f"{name} {self.tags[name][0]} became {self.tags[name][1]}"
                     for name in _BREAKING_TAGS if name in self.tags and self.tags[name][0] is not None]  # fmt: skip
         return tuple(reasons)
@@ -100,6 +94,27 @@ class ReleaseChanges:
     def to_json(self) -> dict[str, object]:
         """Everything, as json values."""
         return {**asdict(self), "breaking": list(self.breaking)}
+
+    def as_markdown(self, previous: str, current: str) -> str:
+        """CHANGES.md: what version `current` changes of version `previous`, for people."""
+        sources = self.sources
+        facts = [f"schema version: {self.schema_before}, now {self.schema_after}", *tag_facts(self.tags)]
+        return changes_text(
+            f"Changes from {previous} to {current}",
+            self.breaking,
+            counted={"items": self.items, "photographs": sources},
+            facts=[*facts, *self._columns.facts, *value_facts("items", self.changed_columns)],
+            listed={
+                "Photographs added": sources.added,
+                "Photographs removed": sources.removed,
+                "Photographs with other values": sources.changed,
+            },
+            table=_table(self.groups),
+        )
+
+    @property
+    def _columns(self) -> ColumnChanges:
+        return ColumnChanges(added=self.columns_added, removed=self.columns_removed, retyped=self.columns_retyped)
 
 
 def compare(previous: Path, current: Path) -> ReleaseChanges:
@@ -111,6 +126,7 @@ def compare(previous: Path, current: Path) -> ReleaseChanges:
     """
     before, after = _Release.open(previous), _Release.open(current)
     types = [release.column_types() for release in (before, after)]
+    columns = ColumnChanges.between(*types)
     common = [name for name, kind in types[1].items() if types[0].get(name) == kind]
     mine = [name.removeprefix("coefficients/") for name in common if name.startswith("coefficients/")]
     frames = [release.fingerprints(mine) for release in (before, after)]
@@ -121,56 +137,15 @@ def compare(previous: Path, current: Path) -> ReleaseChanges:
     return ReleaseChanges(
         schema_before=before.schema_version,
         schema_after=after.schema_version,
-        tags={
-            name: (before.info.get(name), after.info.get(name))
-            for name in _TAGS
-            if before.info.get(name) != after.info.get(name)
-        },
+        tags=tag_changes(before.info, after.info, _TAGS),
         items=_id_changes(*items),
         sources=_id_changes(*sources),
         changed_columns={str(name): int(count) for name, count in differs.sum().items() if count},
-        columns_added=tuple(sorted(set(types[1]) - set(types[0]))),
-        columns_removed=tuple(sorted(set(types[0]) - set(types[1]))),
-        columns_retyped=tuple(sorted((set(types[0]) & set(types[1])) - set(common))),
+        columns_added=columns.added,
+        columns_removed=columns.removed,
+        columns_retyped=columns.retyped,
         groups=_group_changes(before.statistics(), after.statistics()),
     )
-
-
-def as_markdown(changes: ReleaseChanges, previous: str, current: str) -> str:
-    """CHANGES.md: what version `current` changes of version `previous`, for people."""
-    lines = [f"# Changes from {previous} to {current}", ""]
-    if changes.breaking:
-        lines += ["Not compatible with the release before:", "", *(f"- {reason}" for reason in changes.breaking), ""]
-    lines += ["| | added | removed | changed | unchanged |", "|---|--:|--:|--:|--:|"]
-    for name, ids in (("items", changes.items), ("photographs", changes.sources)):
-        lines.append(f"| {name} | {len(ids.added)} | {len(ids.removed)} | {len(ids.changed)} | {ids.kept} |")
-    lines += ["", *_facts(changes), *_id_lists(changes), *_table(changes.groups)]
-    return "\n".join(lines) + "\n"
-
-
-def _facts(changes: ReleaseChanges) -> list[str]:
-    facts = [f"schema version: {changes.schema_before}, now {changes.schema_after}"]
-    facts += [f"{name}: {before}, now {after}" for name, (before, after) in sorted(changes.tags.items())]
-    columns = {
-        "columns added": changes.columns_added,
-        "columns removed": changes.columns_removed,
-        "columns of another type": changes.columns_retyped,
-    }
-    facts += [f"{what}: {', '.join(names)}" for what, names in columns.items() if names]
-    if changes.changed_columns:
-        counted = (f"{name} ({count})" for name, count in sorted(changes.changed_columns.items()))
-        facts.append(f"items with another value, by column: {', '.join(counted)}")
-    return [*(f"- {fact}" for fact in facts), ""]
-
-
-def _id_lists(changes: ReleaseChanges) -> list[str]:
-    lines = []
-    for what, ids in (("Photographs added", changes.sources.added), ("Photographs removed", changes.sources.removed),
-                      ("Photographs with other values", changes.sources.changed)):  # fmt: skip
-        if ids:
-            more = f", and {len(ids) - _LISTED} more (changes.json)" if len(ids) > _LISTED else ""
-            lines += [f"{what}: {', '.join(f'`{name}`' for name in ids[:_LISTED])}{more}.", ""]
-    return lines
 
 
 def _table(groups: Sequence[GroupChange]) -> list[str]:
@@ -182,15 +157,9 @@ def _table(groups: Sequence[GroupChange]) -> list[str]:
     ]
     names = ("items", "arousal", "valence", "shape_norm", "expression_norm", "jaw_angle_rad")
     for group in groups:
-        cells = [_cell(getattr(group.before, name), getattr(group.after, name)) for name in names]
+        cells = [before_and_after(getattr(group.before, name), getattr(group.after, name)) for name in names]
         lines.append(f"| {group.emotion} | {group.level} | {' | '.join(cells)} |")
     return lines
-
-
-def _cell(before: float | None, after: float | None) -> str:
-    texts = ["-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-             for value in (before, after)]  # fmt: skip
-    return texts[0] if texts[0] == texts[1] else f"{texts[0]} → {texts[1]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

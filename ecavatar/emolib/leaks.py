@@ -1,6 +1,7 @@
 """Photographs that would be in both splits of a release, as themselves or nearly."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,13 +9,28 @@ import pyarrow.compute as pc
 from jaxtyping import Int
 
 from ecavatar.emolib.duplicates import HASH_BITS, Hashes, near_pairs
-from ecavatar.emolib.schema import SPLITS
+from ecavatar.emolib.schema import SPLITS, read_info
 from ecavatar.errors import DataError
+from ecavatar.storage.parquet import read_table
 
 _SAME = {"source_id": "the same photograph", "content_sha256": "the same bytes"}
 _SHOWN = 3
 _ROWS_AT_ONCE = 4096
 _HASH = re.compile(rf"[0-9a-fA-F]{{{HASH_BITS // 4}}}")
+
+
+def release_leaks(directory: Path) -> list[str]:
+    """`split_leaks` of the release in `directory`.
+
+    Raises:
+        AssetMissingError: no release there, or a data file is missing.
+        DataError: damaged.
+    """
+    info = read_info(directory)
+    known = {column.name for column in info.columns["coefficients"]}
+    columns = [name for name in ("item_id", "split", "source_id", "perceptual_hash") if name in known]
+    files = [directory / path for split in info.rows for path in info.files("coefficients", split)]
+    return split_leaks(pa.concat_tables([read_table(path, columns) for path in files]), info.near_duplicate_bits)
 
 
 def split_leaks(labels: pa.Table, near_duplicate_bits: int) -> list[str]:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecavatar.emolib.compare import as_markdown, compare
+from ecavatar.emolib.compare import compare
 from ecavatar.emolib.dataset import read_emolib
-from ecavatar.emolib.version import Version
 from ecavatar.errors import AssetMissingError, ConfigError, DataError
 from ecavatar.storage.files import read_json, write_json
+from ecavatar.storage.version import Version
 from tests.fabricate_emolib import LEAN, changed_column, fabricated_faces, write_release
 
 
@@ -166,7 +166,7 @@ def test_the_text_counts_names_and_warns(tmp_path, small_face, faces, release):
         lambda table: table.drop_columns("valence"),
     )
     changes = compare(release, other)
-    text = as_markdown(changes, "1.0.0", "2.0.0")
+    text = changes.as_markdown("1.0.0", "2.0.0")
     assert text.startswith("# Changes from 1.0.0 to 2.0.0\n")
     assert "column coefficients/valence is gone" in text
     assert "| items | 0 | 30 | 0 | 18 |" in text

@@ -17,7 +17,7 @@ from ecavatar.face.model import FaceAsset
 from ecavatar.storage.files import read_json, sha256_file, write_json
 from ecavatar.storage.parquet import write_table
 from flows import release
-from flows.release import ReleaseError, release_emolib, require_releasable
+from flows.release import EMOLIB, ReleaseError, release_product, require_releasable
 from tests.fabricate_emolib import LEAN, changed_column, fabricated_faces, write_release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +96,7 @@ def checkout(scratch, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_release_verifies_and_says_where_it_comes_from(checkout):
-    line = release_emolib("sample", "1.0.0")
+    line = release_product(EMOLIB, "sample", "1.0.0")
     made = checkout / "data" / "sample" / "releases" / "emolib-1.0.0"
     assert line == "emolib-1.0.0 in data/sample/releases: 24 items, the first release"
     assert verify(made) == []
@@ -113,27 +113,27 @@ def test_a_release_verifies_and_says_where_it_comes_from(checkout):
     assert not [path for path in (checkout / "data" / "sample").iterdir() if path.name.startswith(".release-")]
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match=r"has emolib-1\.0\.0 already"):
-        release_emolib("sample", "1.0.0")
+        release_product(EMOLIB, "sample", "1.0.0")
     with pytest.raises(ConfigError, match=r"not higher than 1\.0\.0"):
-        release_emolib("sample", "0.9.0")
+        release_product(EMOLIB, "sample", "0.9.0")
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.slow
 def test_the_next_release_tells_what_it_changes(checkout, small_face, tmp_path):
-    release_emolib("sample", "1.0.0", str(tmp_path / "shelf"))
+    release_product(EMOLIB, "sample", "1.0.0", str(tmp_path / "shelf"))
     write_table(checkout / "faces.parquet", fabricated_faces(small_face, 27).slice(1))
     rebuild(checkout)
-    line = release_emolib("sample", "1.1.0", str(tmp_path / "shelf"))
+    line = release_product(EMOLIB, "sample", "1.1.0", str(tmp_path / "shelf"))
     assert line.endswith("26 items, 3 added, 1 removed, 0 changed since 1.0.0")
     made = tmp_path / "shelf" / "emolib-1.1.0"
     assert verify(made) == []
     assert len(read_json(made / "changes.json")["changes"]["items"]["added"]) == 3
     assert "# Changes from 1.0.0 to 1.1.0" in (made / "CHANGES.md").read_text()
     with pytest.raises(ConfigError, match="--previous"):
-        release_emolib("sample", "1.0.1", str(tmp_path / "shelf"))
+        release_product(EMOLIB, "sample", "1.0.1", str(tmp_path / "shelf"))
     older = str(tmp_path / "shelf" / "emolib-1.0.0")
-    assert release_emolib("sample", "1.0.1", str(tmp_path / "shelf"), older).endswith("since 1.0.0")
+    assert release_product(EMOLIB, "sample", "1.0.1", str(tmp_path / "shelf"), older).endswith("since 1.0.0")
 
 
 @pytest.mark.slow
@@ -141,18 +141,18 @@ def test_uncommitted_work_is_refused(checkout):
     params = checkout / "params.yaml"
     params.write_text(params.read_text() + "# a thought\n")
     with pytest.raises(ReleaseError, match=r"1 change\(s\)[\s\S]*M params\.yaml[\s\S]*Commit"):
-        release_emolib("sample", "1.0.0")
+        release_product(EMOLIB, "sample", "1.0.0")
     run(checkout, "git", "checkout", "-q", "params.yaml")
     (checkout / "ecavatar").mkdir()
     (checkout / "ecavatar" / "forgotten.py").write_text("")
     with pytest.raises(ReleaseError, match=r"\?\? ecavatar/forgotten\.py"):
-        release_emolib("sample", "1.0.0")
+        release_product(EMOLIB, "sample", "1.0.0")
     shutil.rmtree(checkout / "ecavatar")
     (checkout / "notes.txt").write_text("mine")  # decides nothing
     run(checkout, "git", "rm", "-q", "--cached", "dvc.lock")
     run(checkout, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-q", "-m", "Forget")
     with pytest.raises(ReleaseError, match=r"dvc\.lock"):
-        release_emolib("sample", "1.0.0")
+        release_product(EMOLIB, "sample", "1.0.0")
     assert not (checkout / "data" / "sample" / "releases").exists()
 
 
@@ -162,7 +162,7 @@ def test_data_that_dvc_does_not_know_are_refused(checkout):
     text = card.read_text()
     card.write_text(text + "by hand")
     with pytest.raises(ReleaseError, match=r"export_emolib@sample[\s\S]*data/sample/emolib[\s\S]*dvc repro"):
-        release_emolib("sample", "1.0.0")
+        release_product(EMOLIB, "sample", "1.0.0")
     card.write_text(text)
     params = checkout / "params.yaml"  # a number of a stage further up, not run since
     changed = params.read_text().replace("max_residual_mm: 8.0", "max_residual_mm: 7.0")
@@ -170,7 +170,7 @@ def test_data_that_dvc_does_not_know_are_refused(checkout):
     params.write_text(changed)
     commit(checkout)
     with pytest.raises(ReleaseError, match="reconstruct_faces@sample"):
-        release_emolib("sample", "1.0.0")
+        release_product(EMOLIB, "sample", "1.0.0")
     assert not (checkout / "data" / "sample" / "releases").exists()
 
 
@@ -178,10 +178,10 @@ def test_no_release_is_made_outside_a_checkout_or_inside_a_stage(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(ReleaseError, match="git checkout"):
-        release_emolib("sample", "1.0.0")
+        release_product(EMOLIB, "sample", "1.0.0")
     monkeypatch.setenv("DVC_STAGE", "export_emolib@sample")
     with pytest.raises(ConfigError, match="inside the DVC stage"):
-        release_emolib("sample", "1.0.0")
+        release_product(EMOLIB, "sample", "1.0.0")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_wrong_options_are_told_before_anything_is_looked_at(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(release, "require_committed", lambda: pytest.fail("too late"))
     with pytest.raises(error, match=message):
-        release_emolib("sample", version, to, previous)
+        release_product(EMOLIB, "sample", version, to, previous)
 
 
 @pytest.fixture
@@ -209,7 +209,8 @@ def built(tmp_path, small_face):
 
 
 def test_what_is_sound_may_be_released(built, small_face):
-    assert require_releasable(built, small_face).total == 24
+    require_releasable(EMOLIB, built, small_face)
+    assert EMOLIB.size(built) == "24 items"
 
 
 def test_a_leaking_split_is_refused(built, small_face):
@@ -219,7 +220,7 @@ def test_a_leaking_split_is_refused(built, small_face):
     table = pq.read_table(val)
     write_table(val, changed_column(table, "source_id", [source, *table["source_id"].to_pylist()[1:]]))
     with pytest.raises(SplitLeakError, match=r"leak[\s\S]*dvc repro --force select_images@sample"):
-        require_releasable(built, small_face)
+        require_releasable(EMOLIB, built, small_face)
 
 
 def test_licensed_content_is_refused(tmp_path, small_face):
@@ -228,14 +229,14 @@ def test_licensed_content_is_refused(tmp_path, small_face):
     settings = LEAN.model_copy(update={"vertices": "float32"})
     directory = write_release(tmp_path / "emolib", flame, fabricated_faces(flame, 24), settings)
     with pytest.raises(ReleaseError, match=r"licensed content[\s\S]*meshes of flame2020[\s\S]*vertices: none"):
-        require_releasable(directory, flame)
+        require_releasable(EMOLIB, directory, flame)
 
 
 def test_a_failed_verification_is_refused(built, small_face):
     stats = read_json(built / "meta" / "stats.json")
     write_json(built / "meta" / "stats.json", stats | {"rows": 1})
     with pytest.raises(ReleaseError, match=r"does not pass `ecavatar verify`[\s\S]*stats\.json"):
-        require_releasable(built, small_face)
+        require_releasable(EMOLIB, built, small_face)
 
 
 def test_every_refusal_is_a_mistake_of_the_user():

@@ -16,14 +16,13 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from ecavatar.emolib.version import Version
 from ecavatar.errors import AssetMissingError, ConfigError, DataError, EcavatarError, MissingDependencyError
 from ecavatar.storage.files import atomic_path, resolve_inside
 from ecavatar.storage.manifest import MANIFEST_NAME
+from ecavatar.storage.version import Version
 
 Uploads = Sequence[tuple[Path, str]]
 """Local files, and the full addresses they go to."""
-_COMPARED = ("meta/", "data/coefficients/")
 
 
 class ShelfError(EcavatarError, OSError):
@@ -81,8 +80,13 @@ class Shelf:
         except OSError as error:
             raise self._unreachable(error) from error
 
-    def fetch(self, folder: str, out: Path) -> None:
-        """Copy what comparing needs of the release `folder` (meta/ and data/coefficients/) into the folder `out`.
+    def fetch(self, folder: str, wanted: tuple[str, ...], out: Path) -> None:
+        """Copy some files of the release `folder` into the folder `out`.
+
+        Args:
+            folder: `<name>-<version>`.
+            wanted: beginnings of their paths in the release, such as `meta/`.
+            out: gets them under the same paths.
 
         Raises:
             AssetMissingError: no complete release of that name.
@@ -95,7 +99,7 @@ class Shelf:
             base = self._path(folder)
             for path in self.system.find(base):
                 name = str(path)[len(base) :].lstrip("/")
-                if name.startswith(_COMPARED):
+                if name.startswith(wanted):
                     local = resolve_inside(out, name)
                     local.parent.mkdir(parents=True, exist_ok=True)
                     self.system.get_file(path, str(local))

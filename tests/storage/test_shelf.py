@@ -5,15 +5,17 @@ import itertools
 import fsspec
 import pytest
 
-from ecavatar.emolib.release import Previous, assemble_release
-from ecavatar.emolib.shelf import ShelfError, open_shelf, upload_files
+from ecavatar.emolib.compare import compare
 from ecavatar.emolib.verify import verify
-from ecavatar.emolib.version import Version
 from ecavatar.errors import AssetMissingError, ConfigError, DataError
 from ecavatar.storage.files import read_json
+from ecavatar.storage.release import Previous, assemble_release
+from ecavatar.storage.shelf import ShelfError, open_shelf, upload_files
+from ecavatar.storage.version import Version
 from tests.fabricate_emolib import LEAN, fabricated_faces, write_release
 
 _counter = itertools.count()
+COMPARED = ("meta/", "data/coefficients/")
 
 
 @pytest.fixture
@@ -25,6 +27,10 @@ def built(tmp_path, small_face):
 def address(request, tmp_path):
     """A place that nothing else uses."""
     return str(tmp_path / "shelf") if request.param == "folder" else f"memory://shelf{next(_counter)}/emolib"
+
+
+def assembled(built, out, **how):
+    return assemble_release(built, out, name="emolib", compare=compare, **how)
 
 
 def version(text):
@@ -62,11 +68,11 @@ def test_a_release_is_never_overwritten(built, address):
 def test_fetch_gets_what_comparing_needs(tmp_path, built, address):
     shelf = open_shelf(address)
     shelf.put(built, "emolib-1.0.0")
-    shelf.fetch("emolib-1.0.0", tmp_path / "out")
-    wanted = {n: c for n, c in contents(built).items() if n.startswith(("meta/", "data/coefficients/"))}
+    shelf.fetch("emolib-1.0.0", COMPARED, tmp_path / "out")
+    wanted = {n: c for n, c in contents(built).items() if n.startswith(COMPARED)}
     assert contents(tmp_path / "out") == wanted
     with pytest.raises(AssetMissingError, match=r"emolib-3\.0\.0"):
-        shelf.fetch("emolib-3.0.0", tmp_path / "none")
+        shelf.fetch("emolib-3.0.0", COMPARED, tmp_path / "none")
 
 
 def test_other_folders_are_no_releases(tmp_path, built):
@@ -130,7 +136,7 @@ def test_a_full_disk_leaves_the_folder_as_it_was(tmp_path, built, monkeypatch):
     def full(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ecavatar.emolib.shelf.shutil.copyfile", full)
+    monkeypatch.setattr("ecavatar.storage.shelf.shutil.copyfile", full)
     with pytest.raises(ShelfError, match="No space left"):
         shelf.put(built, "emolib-1.1.0")
     assert contents(tmp_path / "shelf") == before
@@ -147,7 +153,7 @@ def test_unknown_protocols_are_told():
 
 def test_an_assembled_release_verifies_and_says_where_it_comes_from(tmp_path, built):
     out = tmp_path / "emolib-1.0.0"
-    changes = assemble_release(built, out, version=version("1.0.0"), origin={"git_commit": "abc"}, previous=None)
+    changes = assembled(built, out, version=version("1.0.0"), origin={"git_commit": "abc"}, previous=None)
     assert changes is None
     assert verify(out) == []
     assert set(contents(out)) == set(contents(built)) | {"release.json", "CHANGES.md", "changes.json"}
@@ -158,7 +164,7 @@ def test_an_assembled_release_verifies_and_says_where_it_comes_from(tmp_path, bu
     }  # fmt: skip
     assert read_json(out / "MANIFEST.json")["version"] == "1.0.0"
     again = tmp_path / "again"
-    assemble_release(built, again, version=version("1.0.0"), origin={"git_commit": "abc"}, previous=None)
+    assembled(built, again, version=version("1.0.0"), origin={"git_commit": "abc"}, previous=None)
     assert contents(again) == contents(out)
     (out / "release.json").write_text("{}")
     assert any("release.json" in problem for problem in verify(out))
@@ -167,7 +173,7 @@ def test_an_assembled_release_verifies_and_says_where_it_comes_from(tmp_path, bu
 def test_a_later_release_tells_what_it_changes(tmp_path, small_face, built):
     more = write_release(tmp_path / "more", small_face, fabricated_faces(small_face, 30))
     out, before = tmp_path / "out", Previous(version=version("1.0.0"), directory=built)
-    changes = assemble_release(more, out, version=version("1.1.0"), origin={}, previous=before)
+    changes = assembled(more, out, version=version("1.1.0"), origin={}, previous=before)
     assert changes is not None
     assert len(changes.items.added) == 6
     assert verify(out) == []
@@ -181,7 +187,7 @@ def test_what_does_not_fit_the_release_before_needs_a_major_version(tmp_path, sm
     meshes = write_release(tmp_path / "meshes", small_face, fabricated_faces(small_face, 24), settings)
     before = Previous(version=version("1.4.0"), directory=meshes)
     with pytest.raises(ConfigError, match=r"vertices_m is gone[\s\S]*Call it 2\.0\.0"):
-        assemble_release(built, tmp_path / "out", version=version("1.5.0"), origin={}, previous=before)
+        assembled(built, tmp_path / "out", version=version("1.5.0"), origin={}, previous=before)
     assert not (tmp_path / "out").exists()
-    assemble_release(built, tmp_path / "out", version=version("2.0.0"), origin={}, previous=before)
+    assembled(built, tmp_path / "out", version=version("2.0.0"), origin={}, previous=before)
     assert "Not compatible" in (tmp_path / "out" / "CHANGES.md").read_text()
