@@ -1,99 +1,62 @@
-"""VOCASET's raw training data as it ships: one big array of meshes and pickles that index it.
+"""VOCASET as it ships, in either of the two layouts it is found in.
 
-Source: VOCA (Cudeiro et al., CVPR 2019), `trainingdata.zip`. Meshes are metres in zero head pose at 60 frames a second.
+`vocaset_layouts.raw` reads the four files of VOCA's trainingdata.zip, `vocaset_layouts.folders` the folders
+vertices_npy/ and wav/ that FaceFormer's and SelfTalk's scripts make of them. Where both are there, VOCA's files are
+read: they are what was published. The same clips give the same arrays either way. Meshes are metres in zero head pose
+at 60 frames a second (`vocaset_checks` makes sure); the field trains and measures at every second one.
 """
 
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
+from jaxtyping import Float, Int
 
-from ecavatar.errors import AssetMissingError, DataError, ShapeError
+from ecavatar.corpora.vocaset_layouts import folders, raw
+from ecavatar.corpora.vocaset_layouts.clip import Layout, Listing, Split, VocasetClip, split_of, vocaset_splits
+from ecavatar.errors import AssetMissingError, ShapeError
 from ecavatar.storage.rejects import Reject
-from ecavatar.storage.unpickle import array_of, load_pickle
+
+__all__ = ["NATIVE_FPS", "Split", "Vocaset", "VocasetClip", "first_bad_frame", "vocaset_splits"]
 
 NATIVE_FPS = 60
-STAGE = "read_vocaset"
-FILES = ("data_verts.npy", "subj_seq_to_idx.pkl", "raw_audio_fixed.pkl", "templates.pkl")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """Who and what belongs to one of VOCA's sets."""
-
-    subjects: tuple[str, ...]
-    first_sentence: int
-    last_sentence: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VocasetClip:
-    """One sentence of one subject."""
-
-    clip_id: str
-    """<subject>_<sentence>."""
-    subject: str
-    sentence: str
-    """sentence01 .. sentence40."""
-    split: str
-    """train, val, test, or empty for a clip that VOCA uses in none."""
-    rows: np.ndarray = field(compare=False, repr=False)
-    """Rows of data_verts.npy, int64, in order of time at 60 frames a second."""
-
-
-def vocaset_splits() -> dict[str, Split]:
-    """VOCA's train, val and test sets; a subject is in one only."""
-    text = resources.files("ecavatar.corpora").joinpath("data/vocaset_splits.json").read_text()
-    return {
-        name: Split(
-            subjects=tuple(entry["subjects"]),
-            first_sentence=entry["first_sentence"],
-            last_sentence=entry["last_sentence"],
-        )
-        for name, entry in json.loads(text).items()
-        if name != "source"
-    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Vocaset:
     """An opened VOCASET; meshes stay on disk until asked for."""
 
+    root: Path
     templates: dict[str, np.ndarray]
     """Neutral closed-mouth mesh of each subject, (vertices, 3) float32, metres."""
     clips: list[VocasetClip]
-    """Usable clips, sorted by clip_id."""
+    """Usable clips, sorted by subject and sentence."""
     rejects: list[Reject]
-    """Clips that cannot be used (no sound, no frames, gaps), with the reason."""
-    data_verts: np.ndarray = field(repr=False)
-    """(rows, vertices, 3), mapped from disk read-only."""
-    recordings: dict = field(repr=False)
-    """subject -> sentence -> {"audio", "sample_rate"}."""
+    """Clips that cannot be used (no sound, no frames, gaps, damaged), with the reason."""
+    layout: Layout = field(repr=False)
 
     @classmethod
     def open(cls, root: Path) -> Self:
-        """The corpus in folder `root`.
+        """The corpus in folder `root`, in whichever layout it is.
+
+        Links inside `root` that lead out of it are refused; `root` may be a link itself.
 
         Raises:
-            AssetMissingError: a file is missing; all missing ones are named.
-            DataError: a file is not what the format promises.
+            AssetMissingError: the files of neither layout are all there; what each lacks is named.
+            DataError: a file is damaged, hostile, or not what its layout promises.
         """
-        missing = [name for name in FILES if not (root / name).is_file()]
-        if missing:
-            raise AssetMissingError(
-                f"VOCASET folder {root} lacks {', '.join(missing)}. Unpack VOCA's trainingdata.zip there (register at "
-                "voca.is.tue.mpg.de)."
-            )
-        vertices = _open_array(root / "data_verts.npy")
-        templates = _read_templates(root / "templates.pkl", vertices.shape[1])
-        index = _read_mapping(root / "subj_seq_to_idx.pkl")
-        recordings = _read_mapping(root / "raw_audio_fixed.pkl")
-        clips, rejects = _list_clips(index, recordings, templates, len(vertices))
-        return cls(templates=templates, clips=clips, rejects=rejects, data_verts=vertices, recordings=recordings)
+        root = Path(root)
+        listing = _listing(root)
+        return cls(
+            root=root,
+            templates=listing.templates,
+            clips=listing.clips,
+            rejects=listing.rejects,
+            layout=listing.layout,
+        )
 
     def vertices(self, clip: VocasetClip, fps: int = 30) -> Float[np.ndarray, "frames vertices 3"]:
         """The clip's meshes, float32 metres, every (60 / fps)-th frame from the first on.
@@ -101,81 +64,116 @@ class Vocaset:
         Raises:
             ShapeError: `fps` does not divide 60.
         """
-        if fps < 1 or NATIVE_FPS % fps:
-            raise ShapeError(f"VOCASET has {NATIVE_FPS} frames a second; {fps} does not divide that.")
-        rows = clip.rows[:: NATIVE_FPS // fps]
-        if len(rows) > 1 and (np.diff(rows) == rows[1] - rows[0]).all() and rows[1] > rows[0]:
-            return np.array(self.data_verts[rows[0] : rows[-1] + 1 : rows[1] - rows[0]], dtype=np.float32)
-        return np.array(self.data_verts[rows], dtype=np.float32)
+        return _gather(self.layout.meshes(clip), clip.rows[:: _step(fps)])
+
+    def chunks(self, clip: VocasetClip, fps: int, frames: int) -> Iterator[Float[np.ndarray, "frames vertices 3"]]:
+        """`vertices` in consecutive blocks of `frames` frames (the last may be shorter), one in memory at a time.
+
+        Raises:
+            ShapeError: `fps` does not divide 60, or `frames` is not positive.
+        """
+        if frames < 1:
+            raise ShapeError(f"expected at least one frame a block, got {frames}.")
+        rows, meshes = clip.rows[:: _step(fps)], self.layout.meshes(clip)
+        return (_gather(meshes, rows[start : start + frames]) for start in range(0, len(rows), frames))
 
     def audio(self, clip: VocasetClip) -> tuple[Float[np.ndarray, " samples"], int]:
-        """Mono float32 samples in -1..1 and their rate."""
-        recording = self.recordings[clip.subject][clip.sentence]
-        samples = np.asarray(recording["audio"]).reshape(-1)
-        if np.issubdtype(samples.dtype, np.integer):
-            samples = samples.astype(np.float32) / 32768.0
-        return samples.astype(np.float32), int(recording["sample_rate"])
+        """Mono float32 samples in -1..1 and their rate.
+
+        Raises:
+            DataError: the sound file is damaged.
+        """
+        return self.layout.sound(clip)
+
+    def duration_mismatch(self, clip: VocasetClip) -> float:
+        """Seconds by which the meshes outlast the sound (negative: the sound is longer), without decoding either."""
+        return clip.frames / NATIVE_FPS - self.layout.sound_seconds(clip)
+
+    def durations(self) -> pd.DataFrame:
+        """One row a clip: clip_id, frames (at 60 a second), mesh_s, sound_s, mismatch_s (mesh minus sound)."""
+        mesh = [clip.frames / NATIVE_FPS for clip in self.clips]
+        sound = [self.layout.sound_seconds(clip) for clip in self.clips]
+        return pd.DataFrame(
+            {
+                "clip_id": [clip.clip_id for clip in self.clips],
+                "frames": np.array([clip.frames for clip in self.clips], np.int64),
+                "mesh_s": np.array(mesh),
+                "sound_s": np.array(sound),
+                "mismatch_s": np.array(mesh) - np.array(sound),
+            }
+        )
+
+    @property
+    def missing(self) -> list[str]:
+        """Clip ids, sorted, that VOCA's sets promise and the corpus lacks altogether; rejects are not among them.
+
+        Of the promised sentences, those are looked for that another subject of the same set has: a corpus of fewer
+        sentences, as the sample world's, is not incomplete. `nominal` compares with the published sizes.
+        """
+        splits, present = vocaset_splits(), self._present()
+        lacking = []
+        for name, split in splits.items():
+            subjects = [subject for subject in split.subjects if subject in present]
+            said = {s for subject in subjects for s in present[subject] if split_of(subject, s) == name}
+            lacking += [f"{subject}_{s}" for subject in subjects for s in said - present[subject]]
+        return sorted(lacking)
+
+    def nominal(self) -> dict[str, tuple[int, int]]:
+        """Usable clips and clips by VOCA's rules (320, 40, 40) of train, val and test."""
+        return {
+            name: (sum(clip.split == name for clip in self.clips), split.nominal_clips)
+            for name, split in vocaset_splits().items()
+        }
+
+    @property
+    def sound_files(self) -> list[Path]:
+        """The files that the sound is read from, sorted: what a result that used the sound depends on."""
+        return self.layout.sound_files()
+
+    def _present(self) -> dict[str, set[str]]:
+        """Sentences of each subject that has a template or a clip, usable or not."""
+        present: dict[str, set[str]] = {subject: set() for subject in self.templates}
+        for clip_id in [clip.clip_id for clip in self.clips] + [reject.item_id for reject in self.rejects]:
+            subject, _, sentence = clip_id.rpartition("_")
+            present.setdefault(subject, set()).add(sentence)
+        return present
 
 
-def _open_array(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise DataError(f"{path} is not a NumPy array file: {error}") from None
-    if array.ndim != 3 or array.shape[2] != 3 or not np.issubdtype(array.dtype, np.floating):
-        raise DataError(f"{path} must hold (rows, vertices, 3) floats, got {array.dtype} {array.shape}.")
-    return array
+def first_bad_frame(block: Float[np.ndarray, "frames vertices 3"]) -> int | None:
+    """The first frame with a number that is not finite; None where all are."""
+    flat = block.reshape(len(block), -1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        sums = flat.sum(axis=1)  # not finite if a number is not; the other way round it may have overflowed
+    suspects = np.flatnonzero(~np.isfinite(sums))
+    return next((int(frame) for frame in suspects if not np.isfinite(flat[frame]).all()), None)
 
 
-def _read_mapping(path: Path) -> dict:
-    value = load_pickle(path)
-    if not isinstance(value, dict):
-        raise DataError(f"{path} must hold a dictionary by subject, got {type(value).__name__}.")
-    return value
+def _listing(root: Path) -> Listing:
+    lacking = [name for name in raw.FILES if not (root / name).is_file()]
+    if not lacking:
+        return raw.list_raw(root)
+    absent = [f"{name}/" for name in (folders.MESHES, folders.SOUND) if not (root / name).is_dir()]
+    absent += [] if (root / folders.TEMPLATES).is_file() else [folders.TEMPLATES]
+    if not absent:
+        return folders.list_folders(root)
+    raise AssetMissingError(
+        f"VOCASET folder {root} holds neither layout: of VOCA's files it lacks {', '.join(lacking)}; of FaceFormer's "
+        f"folders {', '.join(absent)}. Unpack VOCA's trainingdata.zip there (register at voca.is.tue.mpg.de)."
+    )
 
 
-def _read_templates(path: Path, n_vertices: int) -> dict[str, np.ndarray]:
-    templates = {subject: array_of(mesh).astype(np.float32) for subject, mesh in _read_mapping(path).items()}
-    wrong = {subject: mesh.shape for subject, mesh in templates.items() if mesh.shape != (n_vertices, 3)}
-    if wrong:
-        raise DataError(f"templates in {path} must be ({n_vertices}, 3) like data_verts.npy, got {wrong}.")
-    return templates
+def _step(fps: int) -> int:
+    if fps < 1 or NATIVE_FPS % fps:
+        raise ShapeError(f"VOCASET has {NATIVE_FPS} frames a second; {fps} does not divide that.")
+    return NATIVE_FPS // fps
 
 
-def _list_clips(index: dict, recordings: dict, templates: dict, n_rows: int) -> tuple[list[VocasetClip], list[Reject]]:
-    clips, rejects = [], []
-    splits = vocaset_splits()
-    for subject in sorted(index):
-        for sentence in sorted(index[subject]):
-            clip_id = f"{subject}_{sentence}"
-            frames = index[subject][sentence]
-            problem = _clip_problem(frames, recordings.get(subject, {}).get(sentence), subject in templates, n_rows)
-            if problem:
-                rejects.append(Reject(clip_id, STAGE, *problem))
-                continue
-            rows = np.array([frames[frame] for frame in range(len(frames))], dtype=np.int64)
-            split = _split_of(subject, sentence, splits)
-            clips.append(VocasetClip(clip_id=clip_id, subject=subject, sentence=sentence, split=split, rows=rows))
-    return clips, rejects
-
-
-def _clip_problem(frames: object, recording: object, has_template: bool, n_rows: int) -> tuple[str, str] | None:
-    """Reason and detail why a clip cannot be used; None where it can."""
-    if not isinstance(frames, dict) or not frames:
-        return "no_frames", "the index names no frame"
-    if sorted(frames) != list(range(len(frames))):
-        return "frame_gap", f"frames must count from 0 to {len(frames) - 1} without a gap"
-    if min(frames.values()) < 0 or max(frames.values()) >= n_rows:
-        return "row_out_of_range", f"rows must lie in 0..{n_rows - 1}"
-    if not isinstance(recording, dict) or "audio" not in recording or "sample_rate" not in recording:
-        return "no_audio", "raw_audio_fixed.pkl has no sound for it"
-    return None if has_template else ("no_template", "templates.pkl has no mesh of the subject")
-
-
-def _split_of(subject: str, sentence: str, splits: dict[str, Split]) -> str:
-    digits = sentence.removeprefix("sentence")
-    number = int(digits) if digits.isdecimal() else -1
-    for name, split in splits.items():
-        if subject in split.subjects and split.first_sentence <= number <= split.last_sentence:
-            return name
-    return ""
+def _gather(
+    meshes: Float[np.ndarray, "rows vertices 3"], rows: Int[np.ndarray, " frames"]
+) -> Float[np.ndarray, "frames vertices 3"]:
+    """The rows in float32, in memory; rows at even distances are read as one run."""
+    step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
+    is_even = step > 0 and (np.diff(rows) == step).all()
+    chosen = meshes[rows[0] : rows[-1] + 1 : step] if is_even else meshes[rows]
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which first_bad_frame finds
+        return np.array(chosen, dtype=np.float32, order="C")
