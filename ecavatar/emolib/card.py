@@ -8,11 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ecavatar.emolib.schema import COORDINATES, IMPORTED, SCHEMA_VERSION, Column, EmolibInfo, Source
+from ecavatar.emolib.schema import COORDINATES, IMPORTED, SCHEMA_VERSION, EmolibInfo, Source
 from ecavatar.emotion import LEVELS
-
-CITATION = "ECAvatar, ACM Multimedia 2024, doi:10.1145/3664647.3681328"
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+from ecavatar.storage.card import CITATION, column_row, features_yaml, size_category
 
 _TEXT = """---
 pretty_name: {title}
@@ -269,9 +267,9 @@ def card_text(info: EmolibInfo) -> str:
         title=texts.title,
         licence=texts.licence,
         source=info.source,
-        size=next((name for limit, name in _SIZES if info.total < limit), "n>1M"),
+        size=size_category(info.total),
         configs="\n".join(_config_yaml(info, config) for config in info.columns),
-        features="\n".join(_features_yaml(config, columns) for config, columns in info.columns.items()),
+        features="\n".join(features_yaml(config, columns) for config, columns in info.columns.items()),
         total=info.total,
         basis=info.basis,
         topology=info.topology,
@@ -281,7 +279,7 @@ def card_text(info: EmolibInfo) -> str:
         config_list="; ".join(f"`{config}`: {_ABOUT[config]}" for config in info.columns),
         first_split=first_split,
         mesh_block=_mesh_block(info, first_split),
-        columns="\n".join(_column_row(column) for column in info.columns["coefficients"]),
+        columns="\n".join(column_row(column) for column in info.columns["coefficients"]),
         coordinates=COORDINATES,
         citation=CITATION,
         origin=texts.origin,
@@ -311,30 +309,11 @@ def _config_yaml(info: EmolibInfo, config: str) -> str:
     return "\n".join(lines)
 
 
-def _features_yaml(config: str, columns: tuple[Column, ...]) -> str:
-    """One entry of dataset_info: meshes as array2_d, without which `datasets` reads them a hundred times slower."""
-    lines = [f"- config_name: {config}", "  features:"]
-    for column in columns:
-        if len(column.shape) == 2:
-            lines += [f"  - name: {column.name}", "    dtype:",
-                      f"      array2_d: {{shape: {list(column.shape)}, dtype: {column.kind}}}"]  # fmt: skip
-        elif column.shape:
-            lines.append(f"  - {{name: {column.name}, list: {column.kind}, length: {column.shape[0]}}}")
-        else:
-            lines.append(f"  - {{name: {column.name}, dtype: {column.kind}}}")
-    return "\n".join(lines)
-
-
 def _counts(info: EmolibInfo) -> str:
     return "\n".join(
         f"| {emotion} | " + " | ".join(str(levels.get(str(level), 0)) for level in LEVELS) + " |"
         for emotion, levels in info.counts.items()
     )
-
-
-def _column_row(column: Column) -> str:
-    size = "".join(f"[{n}]" for n in column.shape)
-    return f"| `{column.name}` | {column.kind}{size} | {column.unit} | {column.about} |"
 
 
 def _mesh_block(info: EmolibInfo, split: str) -> str:

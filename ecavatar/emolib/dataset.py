@@ -41,10 +41,8 @@ from ecavatar.emolib.schema import (
     SPLITS,
     STATS,
     TOPOLOGY,
-    Column,
     EmolibInfo,
     Source,
-    arrow_schema,
     coefficient_columns,
     image_columns,
     mesh_columns,
@@ -55,6 +53,7 @@ from ecavatar.emolib.topology import topology_arrays, topology_sha256, write_top
 from ecavatar.emotion import LEVELS, Emotion
 from ecavatar.errors import AssetMissingError, BasisError, DataError, SplitLeakError
 from ecavatar.face.model import FaceAsset, FaceModel
+from ecavatar.storage.columns import Column, arrow_schema
 from ecavatar.storage.files import atomic_path, write_json
 from ecavatar.storage.manifest import write_manifest
 from ecavatar.storage.parquet import open_writer, read_table

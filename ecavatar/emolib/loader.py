@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecavatar.emolib.quantisation import from_steps
-from ecavatar.emolib.schema import Column, read_info
+from ecavatar.emolib.schema import read_info
 from ecavatar.errors import AssetMissingError, DataError
+from ecavatar.storage.columns import Column
 
 Item = dict[str, np.ndarray | str | int | float | bool | dict]
 _CACHE_BYTES = 64 * 2**20

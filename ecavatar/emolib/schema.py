@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import pyarrow as pa
-
 from ecavatar.errors import DataError
+from ecavatar.storage.columns import ARROW_TYPES, Column
 from ecavatar.storage.files import read_json
 from ecavatar.storage.parquet import Compression
 
@@ -38,43 +37,6 @@ COORDINATES = "x to the subject's left, y up, z forward; metres; head at zero po
 
 Source = Literal["affectnet", "sample"]
 """Whose photographs: AffectNet's, whose licence covers research only, or the sample world's own renders."""
-Kind = Literal["string", "bool", "int8", "int16", "int32", "float32", "image"]
-_ARROW: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "bool": pa.bool_(),
-    "int8": pa.int8(),
-    "int16": pa.int16(),
-    "int32": pa.int32(),
-    "float32": pa.float32(),
-    "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One column of a config."""
-
-    name: str
-    kind: Kind
-    """Of one number; `image` is a struct of bytes and path, as Hugging Face has it."""
-    shape: tuple[int, ...]
-    """() for one value, (K,) for a vector, (V, 3) for a mesh."""
-    unit: str
-    """Empty where there is none."""
-    about: str
-
-    @property
-    def arrow_type(self) -> pa.DataType:
-        """Nested fixed-size lists, the innermost last."""
-        kind = _ARROW[self.kind]
-        for size in reversed(self.shape):
-            kind = pa.list_(kind, size)
-        return kind
-
-    @property
-    def is_numeric(self) -> bool:
-        """Whether mean and spread mean something: coded categories and flags are counted instead."""
-        return self.kind in ("float32", "int32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,11 +146,6 @@ def read_info(directory: Path) -> EmolibInfo:
         raise DataError(f"{directory / INFO} is damaged: {error}. Write the release again.") from None
 
 
-def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """Arrow schema of a config."""
-    return pa.schema([(column.name, column.arrow_type) for column in columns])
-
-
 def coefficient_columns(n_shape: int, n_expression: int, optional: Collection[str] = OPTIONAL) -> tuple[Column, ...]:
     """Columns of the default config: everything that is known of a face but its mesh and picture.
 
@@ -278,4 +235,4 @@ def _contradictions(info: EmolibInfo) -> list[str]:
     if not set(info.rows) <= set(SPLITS) or not all(isinstance(n, int) for n in info.rows.values()):
         problems.append(f"rows must be numbers by split ({' or '.join(SPLITS)})")
     kinds = {column.kind for columns in info.columns.values() for column in columns}
-    return problems + [f"unknown kind {kind!r} of a column" for kind in sorted(kinds - set(_ARROW))]
+    return problems + [f"unknown kind {kind!r} of a column" for kind in sorted(kinds - set(ARROW_TYPES))]

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from ecavatar.emolib.schema import Column, EmolibInfo
+from ecavatar.emolib.schema import EmolibInfo
+from ecavatar.storage.columns import Column
 from ecavatar.storage.parquet import read_row_group
 
 STATS_SPLIT = "train"

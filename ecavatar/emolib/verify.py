@@ -28,9 +28,7 @@ from ecavatar.emolib.schema import (
     ROW_GROUP,
     STATS,
     TOPOLOGY,
-    Column,
     EmolibInfo,
-    arrow_schema,
     coefficient_columns,
     read_info,
 )
@@ -39,6 +37,7 @@ from ecavatar.emolib.topology import read_topology, topology_sha256
 from ecavatar.emotion import LEVELS, Emotion
 from ecavatar.errors import EcavatarError
 from ecavatar.face.model import FaceAsset, FaceModel
+from ecavatar.storage.columns import Column, arrow_schema, schema_difference
 from ecavatar.storage.files import read_json, sha256_file
 from ecavatar.storage.manifest import verify_manifest
 from ecavatar.storage.parquet import read_table
@@ -144,17 +143,9 @@ def _file(path: Path, name: str, columns: tuple[Column, ...], rows: int) -> Iter
         return
     expected = arrow_schema(columns)
     if not found.equals(expected):
-        yield f"{name}: its columns are not those of meta/info.json: {_difference(expected, found)}."
+        yield f"{name}: its columns are not those of meta/info.json: {schema_difference(expected, found)}."
     if count != rows:
         yield f"{name}: {count} rows, meta/info.json says {rows}."
-
-
-def _difference(expected: pa.Schema, found: pa.Schema) -> str:
-    wrong = [f"{f.name} is {found.field(f.name).type} instead of {f.type}" for f in expected
-             if f.name in found.names and found.field(f.name).type != f.type]  # fmt: skip
-    wrong += [f"{name} is missing" for name in expected.names if name not in found.names]
-    wrong += [f"{name} is unknown" for name in found.names if name not in expected.names]
-    return ", ".join(wrong) or f"their order is {', '.join(found.names)}"
 
 
 def _info(release: _Release) -> Iterator[str]:
@@ -167,7 +158,7 @@ def _info(release: _Release) -> Iterator[str]:
     found = info.columns["coefficients"]
     known = coefficient_columns(info.n_shape, info.n_expression, {column.name for column in found})
     if arrow_schema(found) != arrow_schema(known):
-        yield f"{INFO}: columns of coefficients: {_difference(arrow_schema(known), arrow_schema(found))}."
+        yield f"{INFO}: columns of coefficients: {schema_difference(arrow_schema(known), arrow_schema(found))}."
 
 
 def _order(release: _Release) -> Iterator[str]:
