@@ -27,6 +27,8 @@ _JAW = 2  # column of FaceAsset.skinning
 _STILL = 0.05  # Q may follow the jaw by at most this skinning weight
 _MIDLINE = 0.04  # P lies within this share of the ear distance from the middle of the face
 _SHORTEST = 0.01  # metres; a shorter line Q'P' makes no angle worth the name
+_SIZE_M = (0.1, 1.0)  # of a head's longest side
+_BLOCK = 64  # frames whose vertices (60 kB each) stay in the cache between check and measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,15 +61,9 @@ class ChinRig:
 
         Raises:
             ShapeError: the template has another number of vertices.
-            DataError: the template is not finite, or no point fits the rule for P or Q.
+            DataError: the template is not finite or not in metres, or no point fits the rule for P or Q.
         """
-        template = np.asarray(template, dtype=np.float64)
-        if template.shape != asset.template.shape:
-            raise ShapeError(
-                f"template: expected {asset.template.shape} as in topology {asset.topology}, got {template.shape}."
-            )
-        if not np.isfinite(template).all():
-            raise DataError("template has vertices that are not finite; read it again from its corpus.")
+        template = checked_head(template, asset)
         chin = _patch(asset, chin_vertex(asset), settings.patch_mm)
         ear = _patch(asset, ear_vertex(asset), settings.patch_mm)
         origin, axes = head_axes(template, asset)
@@ -82,22 +78,53 @@ class ChinRig:
     def angles(self, vertices: Float[np.ndarray, "T V 3"]) -> Float[np.ndarray, " T"]:
         """Chin angle of each frame against the template, radians in (-pi, pi], positive open; float64.
 
+        Every vertex of every frame is looked at, once, while it is read: the frames may be a memory map of any length.
+
         Args:
             vertices: frames of the same subject, metres, same coordinates as the template.
 
         Raises:
-            ShapeError: not (T, V, 3) with the template's V.
-            DataError: a frame has chin or ear points that are not finite.
+            ShapeError: not (T, V, 3) floats with the template's V.
+            DataError: a vertex is not finite; the message names the first frame and vertex.
         """
         vertices = np.asarray(vertices)
-        if vertices.ndim != 3 or vertices.shape[1:] != (self.n_vertices, 3):
-            raise ShapeError(f"frames: expected (T, {self.n_vertices}, 3), got {vertices.shape}.")
-        lines = _side_view(vertices, self.axes, self.chin, self.ear)
-        broken = np.flatnonzero(~np.isfinite(lines).all(axis=1))
-        if len(broken):
-            raise DataError(f"{len(broken)} frame(s) are not finite at chin or ear, the first is {broken[0]}.")
-        cross = self.rest[0] * lines[:, 1] - self.rest[1] * lines[:, 0]
-        return np.arctan2(cross, lines @ self.rest)
+        if vertices.ndim != 3 or vertices.shape[1:] != (self.n_vertices, 3) or vertices.dtype.kind != "f":
+            raise ShapeError(
+                f"frames: expected (T, {self.n_vertices}, 3) floats, got {vertices.dtype} {vertices.shape}."
+            )
+        angles = np.empty(len(vertices))
+        for start in range(0, len(vertices), _BLOCK):
+            block = vertices[start : start + _BLOCK]
+            _require_finite(vertices, start, block)
+            lines = _side_view(block, self.axes, self.chin, self.ear)
+            cross = self.rest[0] * lines[:, 1] - self.rest[1] * lines[:, 0]
+            angles[start : start + _BLOCK] = np.arctan2(cross, lines @ self.rest)
+        return angles
+
+
+def checked_head(vertices: Float[np.ndarray, "V 3"], asset: FaceAsset) -> Float[np.ndarray, "V 3"]:
+    """A head of the asset's topology in float64, once its shape, its numbers and its unit are in order.
+
+    Raises:
+        ShapeError: it has another number of vertices.
+        DataError: it is not finite, or its size is not that of a head in metres.
+    """
+    head = np.asarray(vertices, dtype=np.float64)
+    if head.shape != asset.template.shape:
+        raise ShapeError(
+            f"head: expected {asset.template.shape} as in topology {asset.topology}, got {head.shape}. Give a mesh of "
+            "this topology, or its face model."
+        )
+    is_finite = np.isfinite(head).all(axis=1)
+    if not is_finite.all():
+        raise DataError(
+            f"head: {int((~is_finite).sum())} vertices are not finite, the first is {int(is_finite.argmin())}. Read it "
+            "again from its corpus."
+        )
+    size = float(np.ptp(head, axis=0).max())
+    if not _SIZE_M[0] < size < _SIZE_M[1]:
+        raise DataError(f"head: expected {_SIZE_M[0]} to {_SIZE_M[1]} m in size, got {size:g}; is it in metres?")
+    return head
 
 
 def head_axes(
@@ -146,6 +173,18 @@ def ear_vertex(asset: FaceAsset) -> int:
 def _patch(asset: FaceAsset, vertex: int, radius_mm: float) -> Int[np.ndarray, " n"]:
     distances = np.linalg.norm(asset.template - asset.template[vertex], axis=1)
     return np.flatnonzero(distances <= radius_mm / 1000)
+
+
+def _require_finite(vertices: np.ndarray, start: int, block: np.ndarray) -> None:
+    """Make sure that a block has only finite numbers; a frame's squared length tells, at the speed of reading it."""
+    lengths = np.array([np.dot(frame, frame) for frame in (one.reshape(-1) for one in block)])
+    for frame in np.flatnonzero(~np.isfinite(lengths)):  # finite numbers whose squares overflow come here, too
+        is_finite = np.isfinite(block[frame]).all(axis=1)
+        if not is_finite.all():
+            raise DataError(
+                f"frame {start + frame} of {len(vertices)}: {int((~is_finite).sum())} vertices are not finite, the "
+                f"first is {int(is_finite.argmin())}. Leave the clip out, or repair it at its source."
+            )
 
 
 def _side_view(

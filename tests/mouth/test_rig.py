@@ -10,8 +10,8 @@ from ecavatar.config import RigSettings
 from ecavatar.errors import DataError, ShapeError
 from ecavatar.mouth.rig import ChinRig, chin_vertex, ear_vertex, head_axes
 
-VERTEX = RigSettings(fps=30, patch_mm=0.0, max_rejects=0.1)
-PATCH = RigSettings(fps=30, patch_mm=25.0, max_rejects=0.1)
+VERTEX = RigSettings(mouth="procedural", fps=30, patch_mm=0.0, max_rejects=0.1)
+PATCH = RigSettings(mouth="procedural", fps=30, patch_mm=25.0, max_rejects=0.1)
 
 
 def jaw_turned(asset, rig, angle):
@@ -89,7 +89,7 @@ def test_wrong_meshes_are_refused(small_face):
         ChinRig.fit(small_face.template[:-1], small_face, VERTEX)
     broken = np.repeat(small_face.template[None], 3, axis=0)
     broken[1, rig.chin] = np.nan
-    with pytest.raises(DataError, match="the first is 1"):
+    with pytest.raises(DataError, match="frame 1 of 3"):
         rig.angles(broken)
     with pytest.raises(DataError, match="metres"):
         ChinRig.fit(small_face.template / 1000, small_face, VERTEX)
