@@ -154,8 +154,8 @@ def select(
 
         selection = select_folder(affectnet, out, settings, seed, annotations_only=annotations_only, check=check)
     _answer(
-        {"images": len(selection.index), "pool": len(selection.pool), "rejects": len(selection.rejects)},
-        f"{out}: {len(selection.index)} images, {len(selection.pool)} in the pool, {len(selection.rejects)} rejects "
+        {"images": len(selection.listed), "pool": len(selection.pooled), "rejects": len(selection.rejects)},
+        f"{out}: {len(selection.listed)} images, {len(selection.pooled)} in the pool, {len(selection.rejects)} rejects "
         "(reasons in rejects.parquet beside it)",
         as_json=as_json,
     )

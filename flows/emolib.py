@@ -37,7 +37,7 @@ def select_images(profile: str) -> str:
         index = directory / "index.parquet"
         selection = select_folder(paths.affectnet, index, settings, seed(), check=_inspect_in_parallel)
         rejects = read_table(directory / "rejects.parquet", ["item_id"]).num_rows
-    return f"{len(selection.index)} images for Emolib, {len(selection.pool)} for the pool, {rejects} rejects"
+    return f"{len(selection.listed)} images for Emolib, {len(selection.pooled)} for the pool, {rejects} rejects"
 
 
 @flow(name="reconstruct_faces")

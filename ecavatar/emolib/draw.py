@@ -4,16 +4,16 @@ What is drawn depends on the permutations and on the images alone, never on how 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Int
+from jaxtyping import Int, UInt8
 
-from ecavatar.emolib.duplicates import Hashes, KnownImages, Twin, hash_bytes, perceptual_hash
+from ecavatar.emolib.duplicates import HASH_BYTES, KnownImages, Twin, hash_bytes, hash_texts, perceptual_hash
 from ecavatar.errors import DataError
 from ecavatar.reconstruction.images import ImageError, decode_image, read_image_bytes
 from ecavatar.storage.files import resolve_inside
@@ -41,7 +41,8 @@ CHECKS = pa.schema([("content_sha256", _TEXT), ("perceptual_hash", _TEXT)])
 LIST_SCHEMA = pa.schema([("item_id", _TEXT), *LABELS, *CHECKS, ("place", pa.int32())])
 """A list of drawn images; `place` is the rank in the permutation that the image was drawn from."""
 
-_IMAGES_AT_ONCE = 2048
+ROWS_AT_ONCE = 8192
+"""Rows per row group of lists and of the reserve, so that a few candidates are read without the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ Check = Callable[[Sequence[Path]], Sequence[ImageCheck]]
 """Opens images; give one that works in parallel where there are many."""
 Labels = Callable[[Int[np.ndarray, " rows"]], pa.Table]
 """Columns `LABELS` and `CHECKS` of some candidates."""
+Problem = tuple[str, str]
+"""Reason, short and countable, and what exactly was seen."""
 
 
 @dataclass(slots=True)
@@ -85,6 +88,53 @@ def inspect_images(paths: Sequence[Path]) -> list[ImageCheck]:
     return [_inspect(path) for path in paths]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drawn:
+    """Images that a lottery drew; their labels are read when they are asked for."""
+
+    cells: tuple[str, ...]
+    cell_of: Int[np.ndarray, " images"]
+    """Which of `cells` each was drawn for."""
+    rows: Int[np.ndarray, " images"]
+    """Of the candidates."""
+    places: Int[np.ndarray, " images"]
+    """Rank in the permutation of its cell."""
+    checks: UInt8[np.ndarray, "images 64"]
+    """Bytes of content_sha256 and of perceptual_hash; of no column where images stayed closed."""
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def item_ids(self) -> pa.Array:
+        """<cell>_<place> of each."""
+        names = pa.array(self.cells, _TEXT).take(pa.array(self.cell_of))
+        return pc.binary_join_element_wise(names, pc.utf8_lpad(pa.array(self.places).cast(_TEXT), 6, "0"), "_")
+
+    def take(self, places: Int[np.ndarray, " chosen"]) -> "Drawn":
+        """Some of them, in this order."""
+        chosen = {name: getattr(self, name)[places] for name in ("cell_of", "rows", "places", "checks")}
+        return Drawn(cells=self.cells, **chosen, labels=self.labels)
+
+    def sorted_by_id(self) -> "Drawn":
+        """The same images in the order of their item ids."""
+        return self.take(pc.sort_indices(self.item_ids()).to_numpy())
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Tables of `LIST_SCHEMA` with all of them in order; at least one."""
+        for start in range(0, max(1, len(self)), ROWS_AT_ONCE):
+            yield self.take(np.arange(start, min(start + ROWS_AT_ONCE, len(self)))).table()
+
+    def table(self) -> pa.Table:
+        """All of them as one table of `LIST_SCHEMA`."""
+        columns = dict(zip([*LABELS.names, *CHECKS.names], self.labels(self.rows).columns, strict=True))
+        columns |= {"item_id": self.item_ids(), "place": pa.array(self.places, pa.int32())}
+        if self.checks.shape[1]:
+            halves = np.split(self.checks, 2, axis=1)
+            columns |= {name: hash_texts(half) for name, half in zip(CHECKS.names, halves, strict=True)}
+        return pa.table([columns[name] for name in LIST_SCHEMA.names], schema=LIST_SCHEMA)
+
+
 class Lottery:
     """Draws candidates whose image can be used and is not a copy of one drawn before."""
 
@@ -106,113 +156,82 @@ class Lottery:
         self.rejects: list[Reject] = []
         self.examined = 0
 
-    def draw(self, queues: Mapping[str, Queue], wanted: Mapping[str, int]) -> pa.Table:
-        """Up to `wanted` images of each cell, each cell in its own order.
-
-        Returns:
-            A table of `LIST_SCHEMA`, rounds of replacement after one another; item_id is <cell>_<place>.
-        """
-        names = list(queues)
+    def draw(self, queues: Mapping[str, Queue], wanted: Mapping[str, int]) -> Drawn:
+        """Up to `wanted` images of each cell, each cell in its own order; rounds of replacement after one another."""
+        names = tuple(queues)
         missing = np.array([wanted[name] for name in names], np.int64)
-        drawn = [LIST_SCHEMA.empty_table()]
+        rounds = [self._drawn(names, np.zeros(0, np.int16), Queue(np.zeros(0, np.int64), np.zeros(0, np.int32)))]
         while True:
             turn = [queues[name].take(int(count)) for name, count in zip(names, missing, strict=True)]
-            cells = np.repeat(np.arange(len(names)), [len(part.rows) for part in turn])
+            cells = np.repeat(np.arange(len(names), dtype=np.int16), [len(part.rows) for part in turn])
             if not len(cells):
-                return pa.concat_tables(drawn)
-            tables, is_good = self._examined(names, cells, turn)
-            missing = missing - np.bincount(cells[is_good], minlength=len(names))
-            drawn += tables
+                break
+            rows, places = (np.concatenate([getattr(part, name) for part in turn]) for name in ("rows", "places"))
+            rounds.append(self._examined(self._drawn(names, cells, Queue(rows, places))))
+            missing = missing - np.bincount(rounds[-1].cell_of, minlength=len(names))
+        joined = {
+            name: np.concatenate([getattr(part, name) for part in rounds])
+            for name in ("cell_of", "rows", "places", "checks")
+        }
+        return Drawn(cells=names, **joined, labels=self._labels)
 
-    def _examined(
-        self, names: Sequence[str], cells: Int[np.ndarray, " candidates"], turn: Sequence[Queue]
-    ) -> tuple[list[pa.Table], Bool[np.ndarray, " candidates"]]:
-        """The good candidates, some per table, and which ones are good."""
-        rows, places = (np.concatenate([getattr(part, name) for part in turn]) for name in ("rows", "places"))
-        self.examined += len(rows)
-        tables: list[pa.Table] = []
-        problems: list[tuple[str, str] | None] = []
-        hashes = _Hashes()
-        for start in range(0, len(rows), _IMAGES_AT_ONCE):
-            part = slice(start, start + _IMAGES_AT_ONCE)
-            ids = [f"{names[cell]}_{place:06d}" for cell, place in zip(cells[part], places[part], strict=True)]
-            table, found = self._opened(self._listed(ids, places[part], self._labels(rows[part])))
-            if self._check:
-                hashes.add(table, found)
-            tables.append(table)
-            problems += found
+    def _drawn(self, cells: tuple[str, ...], cell_of: Int[np.ndarray, " images"], candidates: Queue) -> Drawn:
+        checks = np.zeros((len(cell_of), 2 * HASH_BYTES if self._check else 0), np.uint8)
+        rows, places = candidates.rows, candidates.places
+        return Drawn(cells=cells, cell_of=cell_of, rows=rows, places=places, checks=checks, labels=self._labels)
+
+    def _examined(self, candidates: Drawn) -> Drawn:
+        """The good ones of them, with what opening them told."""
+        self.examined += len(candidates)
+        if self._check is None:
+            return candidates
+        problems: list[Problem | None] = []
+        for start in range(0, len(candidates), ROWS_AT_ONCE):
+            part = slice(start, min(start + ROWS_AT_ONCE, len(candidates)))
+            problems += self._opened(candidates.rows[part], candidates.checks[part], self._check)
             pa.default_memory_pool().release_unused()  # what making the table needed on the way
-        hashes.admit_to(self._known, problems)
+        self._find_copies(candidates, problems)
         is_good = np.array([problem is None for problem in problems], bool)
-        for place, table in enumerate(tables):
-            part = slice(place * _IMAGES_AT_ONCE, (place + 1) * _IMAGES_AT_ONCE)
-            if not is_good[part].all():
-                self._reject(table, problems[part])
-                tables[place] = table.filter(pa.array(is_good[part]))
-        return tables, is_good
+        self._reject(candidates.take(np.flatnonzero(~is_good)), [problem for problem in problems if problem])
+        return candidates if is_good.all() else candidates.take(np.flatnonzero(is_good))
 
-    def _reject(self, records: pa.Table, problems: Sequence[tuple[str, str] | None]) -> None:
-        subjects = records[self._named_by].to_pylist()
-        told = zip(subjects, problems, strict=True)
-        self.rejects += [Reject(subject, self._stage, *problem) for subject, problem in told if problem]
-
-    def _listed(self, ids: Sequence[str], places: Int[np.ndarray, " rows"], labels: pa.Table) -> pa.Table:
-        columns = {"item_id": pa.array(ids, _TEXT), "place": pa.array(places, pa.int32())}
-        return pa.table([columns.get(name, labels[name] if name in labels.column_names else None)
-                         for name in LIST_SCHEMA.names], schema=LIST_SCHEMA)  # fmt: skip
-
-    def _opened(self, records: pa.Table) -> tuple[pa.Table, list[tuple[str, str] | None]]:
-        """The records with their checks, and what is wrong with each; images that were opened before stay closed."""
-        problems: list[tuple[str, str] | None] = [None] * records.num_rows
-        unopened = np.flatnonzero(pc.equal(records["content_sha256"], "").to_numpy(zero_copy_only=False)).tolist()
-        if self._check is None or not unopened:
-            return records, problems
+    def _opened(
+        self, rows: Int[np.ndarray, " rows"], checks: UInt8[np.ndarray, "rows 64"], check: Check
+    ) -> list[Problem | None]:
+        """Write what images hash to into `checks`; return what is wrong with each. Those opened before stay closed."""
+        records = self._labels(rows)
+        problems: list[Problem | None] = [None] * len(rows)
+        sums, hashes, relative = (records[name].to_pylist() for name in (*CHECKS.names, "path"))
         paths: dict[int, Path] = {}
-        relative = records["path"].to_pylist()
-        for place in unopened:
+        for place in np.flatnonzero([not text for text in sums]).tolist():
             try:
                 paths[place] = resolve_inside(self._root, relative[place])
             except DataError as error:
                 problems[place] = ("bad_path", str(error))
-        sums, hashes = records["content_sha256"].to_pylist(), records["perceptual_hash"].to_pylist()
-        for place, check in zip(paths, self._check(list(paths.values())), strict=True):
-            sums[place], hashes[place] = check.content_sha256, check.perceptual_hash
-            problems[place] = (check.reason, check.problem) if check.reason else None
-        for name, values in (("content_sha256", sums), ("perceptual_hash", hashes)):
-            records = records.set_column(LIST_SCHEMA.get_field_index(name), name, pa.array(values, _TEXT))
-        return records, problems
-
-
-class _Hashes:
-    """What the good ones of many candidates hash to, as bytes: a hundred thousand texts would be large."""
-
-    def __init__(self) -> None:
-        self.places: list[int] = []
-        self.names: list[str] = []
-        self.digests: list[Hashes] = []
-        self.pictures: list[Hashes] = []
-        self._seen = 0
-
-    def add(self, records: pa.Table, problems: Sequence[tuple[str, str] | None]) -> None:
-        """Append the next candidates, of which those without a problem are kept."""
+        for place, found in zip(paths, check(list(paths.values())) if paths else (), strict=True):
+            sums[place], hashes[place] = found.content_sha256, found.perceptual_hash
+            problems[place] = (found.reason, found.problem) if found.reason else None
         good = [place for place, problem in enumerate(problems) if problem is None]
-        chosen = records.take(pa.array(good, pa.int64()))
-        self.places += [self._seen + place for place in good]
-        self.names += chosen["item_id"].to_pylist()
-        self.digests.append(hash_bytes(chosen["content_sha256"].to_pylist()))
-        self.pictures.append(hash_bytes(chosen["perceptual_hash"].to_pylist()))
-        self._seen += records.num_rows
+        halves = (hash_bytes([texts[place] for place in good]) for texts in (sums, hashes))
+        checks[good] = np.concatenate(list(halves), axis=1)
+        return problems
 
-    def admit_to(self, known: KnownImages, problems: list[tuple[str, str] | None]) -> None:
-        """Make them known, and write into `problems` which ones copy another."""
-        if not self.names:
-            return
-        twins = known.admit(self.names, np.concatenate(self.digests), np.concatenate(self.pictures))
-        for place, twin in zip(self.places, twins, strict=True):
+    def _find_copies(self, candidates: Drawn, problems: list[Problem | None]) -> None:
+        """Make the good candidates known, and write into `problems` which ones copy another."""
+        good = np.flatnonzero([problem is None for problem in problems])
+        chosen = candidates.take(good)
+        digests, pictures = np.split(chosen.checks, 2, axis=1)
+        twins = self._known.admit(chosen.item_ids().to_pylist(), digests, pictures)
+        for place, twin in zip(good.tolist(), twins, strict=True):
             problems[place] = _copy_problem(twin) if twin else None
 
+    def _reject(self, bad: Drawn, problems: Sequence[Problem]) -> None:
+        subjects = [subject for piece in bad.pieces() for subject in piece[self._named_by].to_pylist()]
+        told = zip(subjects, problems, strict=True)
+        self.rejects += [Reject(subject, self._stage, *problem) for subject, problem in told]
 
-def _copy_problem(twin: Twin) -> tuple[str, str]:
+
+def _copy_problem(twin: Twin) -> Problem:
     if twin.is_same_bytes:
         return "duplicate_image", f"the same bytes as {twin.name}"
     return "near_duplicate_image", f"{twin.bits} of 256 bits from {twin.name}"

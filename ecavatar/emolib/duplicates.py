@@ -16,7 +16,7 @@ from PIL import Image
 from ecavatar.reconstruction.images import Rgb
 
 HASH_BITS = 256
-_HASH_BYTES = HASH_BITS // 8
+HASH_BYTES = HASH_BITS // 8
 _THUMBNAIL_PX = 64
 _FREQUENCIES = slice(1, 17)  # without the mean, and as pHash without the first row and column
 _SMALLEST_BAND_BITS = 7  # narrower bands agree so often that comparing all pairs is quicker
@@ -56,8 +56,8 @@ class KnownImages:
         """
         self.near_bits = near_bits
         self._names: list[str] = []
-        self._digests = np.zeros((0, _HASH_BYTES), np.uint8)
-        self._hashes = np.zeros((0, _HASH_BYTES), np.uint8)
+        self._digests = np.zeros((0, HASH_BYTES), np.uint8)
+        self._hashes = np.zeros((0, HASH_BYTES), np.uint8)
 
     def admit(self, names: Sequence[str], digests: Hashes, perceptual_hashes: Hashes) -> list[Twin | None]:
         """Take images in the order given: None for one that is accepted, else the accepted one that it copies.
@@ -87,7 +87,13 @@ class KnownImages:
 
 def hash_bytes(texts: Sequence[str]) -> Hashes:
     """The bytes of hashes that are written as 64 hexadecimal digits each."""
-    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(len(texts), _HASH_BYTES)
+    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(len(texts), HASH_BYTES)
+
+
+def hash_texts(hashes: Hashes) -> list[str]:
+    """64 hexadecimal digits of each; what `hash_bytes` reads."""
+    text = np.ascontiguousarray(hashes).tobytes().hex()
+    return [text[start : start + 2 * HASH_BYTES] for start in range(0, len(text), 2 * HASH_BYTES)]
 
 
 def near_pairs(hashes: Hashes, first_new: int, near_bits: int) -> Int[np.ndarray, "pairs 2"]:
@@ -112,7 +118,7 @@ def near_pairs(hashes: Hashes, first_new: int, near_bits: int) -> Int[np.ndarray
 
 def _first_accepted(hashes: Hashes, first_new: int, near_bits: int) -> Int[np.ndarray, " images"]:
     """For each row the first accepted row that it copies, or -1 where it is accepted itself; in the order of rows."""
-    _, first, group = np.unique(hashes.view(f"V{_HASH_BYTES}").ravel(), return_index=True, return_inverse=True)
+    _, first, group = np.unique(hashes.view(f"V{HASH_BYTES}").ravel(), return_index=True, return_inverse=True)
     same_as = first[group]  # of many equal hashes only the first is compared, however many there are
     singles = np.flatnonzero(same_as == np.arange(len(hashes)))
     pairs = near_pairs(hashes[singles], int(np.searchsorted(singles, first_new)), near_bits)

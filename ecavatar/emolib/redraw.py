@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int
 
 from ecavatar.config import ReconstructSettings
 from ecavatar.corpora.affectnet import corpus_landmarks
-from ecavatar.emolib.draw import CHECKS, LABELS, Check, Lottery, Queue, inspect_images
+from ecavatar.emolib.draw import CHECKS, LABELS, ROWS_AT_ONCE, Check, Lottery, Queue, inspect_images
 from ecavatar.emolib.duplicates import KnownImages
 from ecavatar.emolib.selection import (
     BITS_KEY,
@@ -27,7 +27,6 @@ from ecavatar.emolib.selection import (
     POOL,
     POOL_LIST,
     RESERVE,
-    RESERVE_ROWS_AT_ONCE,
     SELECTION_KEY,
 )
 from ecavatar.errors import AssetMissingError, DataError
@@ -227,7 +226,8 @@ class _Rounds:
         """Draw and reconstruct until the hand has what it wants or nothing is left."""
         missing = dict(hand.wanted)
         while True:
-            prepared = self._prepared(name, lottery.draw(hand.queues, missing))
+            drawn = lottery.draw(hand.queues, missing).sorted_by_id()
+            prepared = self._prepared(name, len(drawn), lambda rows, drawn=drawn: drawn.take(rows).table())
             self.rejects += lottery.rejects
             lottery.rejects = []
             if prepared is None:
@@ -237,25 +237,33 @@ class _Rounds:
 
     def run_once(self, name: str, records: pa.Table) -> None:
         """Reconstruct these records and replace none."""
-        prepared = self._prepared(name, records)
+        order = pc.sort_indices(records["item_id"]).to_numpy()
+        prepared = self._prepared(name, records.num_rows, lambda rows: records.take(pa.array(order[rows])))
         if prepared:
             self._reconstructed(name, *prepared)
 
-    def _prepared(self, name: str, records: pa.Table) -> tuple[Path, int] | None:
-        """Directory and number of parts of a further round; None when nothing is to do (a first one is made anyway)."""
+    def _prepared(
+        self, name: str, count: int, records: Callable[[Int[np.ndarray, " rows"]], pa.Table]
+    ) -> tuple[Path, int] | None:
+        """Directory and number of parts of a further round; None when nothing is to do (a first one is made anyway).
+
+        Args:
+            name: of the list.
+            count: how many records the round has.
+            records: tells some of them, of all in the order of item_id.
+        """
         done = self.rounds.setdefault(name, [])
-        if done and not records.num_rows:
+        if done and not count:
             return None
-        self.replacements += records.num_rows if done else 0
+        self.replacements += count if done else 0
         directory = self.work / f"{name}-{len(done):03d}"
-        ranges = split_rows(records.num_rows, self.shards)
+        ranges = split_rows(count, self.shards)
         names = [path(directory, part).name for part in range(len(ranges)) for path in (records_path, rejects_path)]
         clean_stale(
             directory, {*names, *(shard_path(directory, part, len(ranges)).name for part in range(len(ranges)))}
         )
-        order = pc.sort_indices(records["item_id"])
         for part, rows in enumerate(ranges):
-            write_table(records_path(directory, part), records.take(order.slice(rows.start, len(rows))))
+            write_table(records_path(directory, part), records(np.arange(rows.start, rows.stop)))
         return directory, len(ranges)
 
     def _reconstructed(self, name: str, directory: Path, parts: int) -> Mapping[str, int]:
@@ -285,10 +293,10 @@ class _Lazy:
 
     def take(self, rows: Int[np.ndarray, " rows"]) -> pa.Table:
         """Some rows, in this order."""
-        groups = rows // RESERVE_ROWS_AT_ONCE
+        groups = rows // ROWS_AT_ONCE
         tables = [self.schema.empty_table()]
         for group in np.unique(groups).tolist():
-            within = rows[groups == group] % RESERVE_ROWS_AT_ONCE
+            within = rows[groups == group] % ROWS_AT_ONCE
             tables.append(read_row_group(self.path, group, self.schema.names).take(pa.array(within)))
         return pa.concat_tables(tables).take(pa.array(_places_after(groups)))
 

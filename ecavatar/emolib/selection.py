@@ -5,18 +5,30 @@ permutation of each. The rest of every permutation is kept in order, so that an 
 replacement (`ecavatar.emolib.redraw`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Int
+import pyarrow.compute as pc
+from jaxtyping import Int, UInt8
 
 from ecavatar.config import SelectSettings
 from ecavatar.corpora.affectnet import image_paths, read_annotations
-from ecavatar.emolib.draw import CHECKS, LABELS, LIST_SCHEMA, Check, ImageCheck, Lottery, Queue, inspect_images
+from ecavatar.emolib.draw import (
+    CHECKS,
+    LABELS,
+    LIST_SCHEMA,
+    ROWS_AT_ONCE,
+    Check,
+    Drawn,
+    ImageCheck,
+    Lottery,
+    Queue,
+    inspect_images,
+)
 from ecavatar.emolib.duplicates import KnownImages
 from ecavatar.emolib.levels import arousal_levels, is_usable
 from ecavatar.emotion import LEVELS, Emotion
@@ -24,7 +36,7 @@ from ecavatar.errors import DataError
 from ecavatar.seeding import stream
 from ecavatar.storage.files import write_json
 from ecavatar.storage.names import name_order
-from ecavatar.storage.parquet import open_writer, write_table
+from ecavatar.storage.parquet import open_writer
 from ecavatar.storage.rejects import Reject, check_rejects, write_rejects
 from ecavatar.storage.shards import input_hash
 
@@ -37,8 +49,6 @@ COLUMNS = tuple(LIST_SCHEMA.names)
 RESERVE_SCHEMA = pa.schema([("cell", pa.string()), ("place", pa.int32()), ("pool_place", pa.int32()), *LABELS])
 """What was not drawn: `place` in the permutation of its `cell` (<emotion>_<level>), `pool_place` in the pool's, -1
 where it cannot come into the pool."""
-RESERVE_ROWS_AT_ONCE = 8192
-"""Rows per row group of the reserve, so that a few candidates are read without the others."""
 RESERVE, POOL_LIST, REJECTS, LEVEL_FACTS = "reserve.parquet", "pool.parquet", "rejects.parquet", "levels.json"
 """Files that lie beside the list of Emolib's images."""
 SELECTION_KEY, BITS_KEY, LIST_KEY = "selection", "near_duplicate_bits", "list"
@@ -64,8 +74,8 @@ class Reserve:
         rows = np.concatenate([queue.rows for queue in self.left])
         places = np.concatenate([queue.places for queue in self.left])
         cells = np.repeat(np.arange(len(self.cells)), [len(queue.rows) for queue in self.left])
-        for start in range(0, max(1, len(rows)), RESERVE_ROWS_AT_ONCE):
-            part = slice(start, start + RESERVE_ROWS_AT_ONCE)
+        for start in range(0, max(1, len(rows)), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
             columns = {
                 "cell": pa.array([self.cells[cell] for cell in cells[part]], pa.string()),
                 "place": pa.array(places[part], pa.int32()),
@@ -80,10 +90,10 @@ class Reserve:
 class Selection:
     """What was drawn."""
 
-    index: pd.DataFrame
-    """Emolib's images, columns `COLUMNS`, sorted by item_id."""
-    pool: pd.DataFrame
-    """FuNet's images, the same columns; none is in the index, none is neutral."""
+    listed: Drawn
+    """Emolib's images, sorted by item_id."""
+    pooled: Drawn
+    """FuNet's images, sorted likewise; none is in Emolib's list, none is neutral."""
     reserve: Reserve
     """Everything that was not drawn."""
     rejects: list[Reject]
@@ -94,6 +104,16 @@ class Selection:
     near_duplicate_bits: int
     fingerprint: str
     """Of what was drawn; the same in all files of one selection."""
+
+    @property
+    def index(self) -> pd.DataFrame:
+        """Emolib's list with its labels, columns `COLUMNS`; made anew each time."""
+        return self.listed.table().to_pandas()
+
+    @property
+    def pool(self) -> pd.DataFrame:
+        """FuNet's list, likewise."""
+        return self.pooled.table().to_pandas()
 
 
 def select(
@@ -124,19 +144,19 @@ def select(
         name: Queue(stream(seed, "select", name).permutation(rows), np.arange(len(rows), dtype=np.int32))
         for name, rows in sorted(table.cells.items())
     }
-    index = lottery.draw(cells, dict.fromkeys(cells, settings.per_level)).sort_by("item_id")
+    listed = lottery.draw(cells, dict.fromkeys(cells, settings.per_level)).sorted_by_id()
     pool_queue = _pool_queue(table, cells, seed)
-    pool = lottery.draw({POOL: pool_queue}, {POOL: settings.pool}).sort_by("item_id")
-    drawn = pd.Series(index["emotion"].to_pylist()).str.cat(map(str, index["level"].to_pylist()), sep="_")
+    pooled = lottery.draw({POOL: pool_queue}, {POOL: settings.pool}).sorted_by_id()
+    drawn = dict(zip(cells, np.bincount(listed.cell_of, minlength=len(cells)).tolist(), strict=True))
     return Selection(
-        index=index.to_pandas(),
-        pool=pool.to_pandas(),
-        reserve=_reserve(table, cells, pool_queue, pool),
+        listed=listed,
+        pooled=pooled,
+        reserve=_reserve(table, cells, pool_queue, pooled),
         rejects=lottery.rejects,
-        levels=_level_facts(table, settings, drawn.value_counts().to_dict()),
+        levels=_level_facts(table, settings, drawn),
         examined=lottery.examined,
         near_duplicate_bits=settings.near_duplicate_bits,
-        fingerprint=_fingerprint(index, pool),
+        fingerprint=_fingerprint(table, listed, pooled),
     )
 
 
@@ -149,17 +169,20 @@ def write_selection(index: Path, selection: Selection, rejects: list[Reject]) ->
         rejects: all rejects, those of reading the annotations included.
     """
     texts = {SELECTION_KEY: selection.fingerprint, BITS_KEY: str(selection.near_duplicate_bits)}
-    with open_writer(index.with_name(RESERVE), RESERVE_SCHEMA, texts) as writer:
-        for piece in selection.reserve.pieces():
-            writer.write_table(piece)
+    _write_pieces(index.with_name(RESERVE), RESERVE_SCHEMA, texts, selection.reserve.pieces())
     write_rejects(index.with_name(REJECTS), rejects)
     write_json(index.with_name(LEVEL_FACTS), selection.levels)
-    for path, frame, name in (
-        (index.with_name(POOL_LIST), selection.pool, POOL),
-        (index, selection.index, "emolib"),
+    for path, drawn, name in (
+        (index.with_name(POOL_LIST), selection.pooled, POOL),
+        (index, selection.listed, "emolib"),
     ):
-        table = pa.Table.from_pandas(frame, LIST_SCHEMA, preserve_index=False)
-        write_table(path, table, {**texts, LIST_KEY: name}, row_group_size=RESERVE_ROWS_AT_ONCE)
+        _write_pieces(path, LIST_SCHEMA, {**texts, LIST_KEY: name}, drawn.pieces())
+
+
+def _write_pieces(path: Path, schema: pa.Schema, texts: Mapping[str, str], pieces: Iterable[pa.Table]) -> None:
+    with open_writer(path, schema, texts) as writer:
+        for piece in pieces:
+            writer.write_table(piece)
 
 
 def select_folder(
@@ -218,6 +241,10 @@ class _Candidates:
         }
         self.emotional = self.rows[self.codes != Emotion.NEUTRAL]
 
+    def source_ids(self, rows: Int[np.ndarray, " rows"]) -> pa.Array:
+        """Names of rows of the annotations, as the corpus gives them."""
+        return pa.array(self.annotations["source_id"].iloc[rows], from_pandas=True).cast(pa.string())
+
     def labels(self, rows: Int[np.ndarray, " rows"]) -> pa.Table:
         """Columns `LABELS` and, empty, `CHECKS` of rows of the annotations."""
         part = self.annotations.iloc[rows]
@@ -246,11 +273,11 @@ def _pool_queue(table: _Candidates, cells: Mapping[str, Queue], seed: int) -> Qu
     return Queue(order[places], places)
 
 
-def _reserve(table: _Candidates, cells: Mapping[str, Queue], pool_queue: Queue, pool: pa.Table) -> Reserve:
+def _reserve(table: _Candidates, cells: Mapping[str, Queue], pool_queue: Queue, pooled: Drawn) -> Reserve:
     places = np.full(len(table.annotations), -1, np.int32)
     places[pool_queue.rows] = pool_queue.places
     looked_at = slice(0, pool_queue.taken)
-    refused = ~np.isin(pool_queue.places[looked_at], pool["place"].to_numpy())
+    refused = ~np.isin(pool_queue.places[looked_at], pooled.places)
     places[pool_queue.rows[looked_at][refused]] = -1
     left = tuple(Queue(queue.rows[queue.taken :], queue.places[queue.taken :]) for queue in cells.values())
     return Reserve(table=table, cells=tuple(cells), left=left, pool_places=places)
@@ -276,6 +303,12 @@ def _level_facts(table: _Candidates, settings: SelectSettings, drawn: Mapping[st
     }
 
 
-def _fingerprint(index: pa.Table, pool: pa.Table) -> str:
-    names = ["item_id", "source_id", "content_sha256"]
-    return input_hash(*("\n".join(table[name].to_pylist()) for table in (index, pool) for name in names))
+def _fingerprint(table: _Candidates, *lists: Drawn) -> str:
+    """Of item ids, source ids and, where images were opened, their bytes."""
+    return input_hash(*(column for drawn in lists for column in (
+        _joined(drawn.item_ids()), _joined(table.source_ids(drawn.rows)), drawn.checks)))  # fmt: skip
+
+
+def _joined(texts: pa.Array) -> UInt8[np.ndarray, " bytes"]:
+    joined = pc.binary_join(pa.ListArray.from_arrays([0, len(texts)], texts), "\n")
+    return np.frombuffer(joined[0].as_buffer(), np.uint8)
