@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecavatar.corpora.vocaset import NATIVE_FPS, Vocaset
 from ecavatar.face.model import FaceAsset
 
 SUBJECTS = {
@@ -23,7 +24,9 @@ def write_vocaset(root: Path, asset: FaceAsset) -> None:
     meshes, index, audio, templates = [], {}, {}, {}
     jaw = asset.skinning[:, 2]
     for subject, sentences in SUBJECTS.items():
-        shape = generator.normal(size=min(6, asset.n_shape)).astype(np.float32)
+        shape = 0.5 * generator.normal(size=min(6, asset.n_shape)).astype(
+            np.float32
+        )  # half of one: landmarks of the egg lie far apart
         template = asset.template + asset.shape_basis[..., : len(shape)] @ shape
         templates[subject], index[subject], audio[subject] = template, {}, {}
         for k, number in enumerate(sentences):
@@ -38,6 +41,20 @@ def write_vocaset(root: Path, asset: FaceAsset) -> None:
     np.save(root / "data_verts.npy", np.concatenate(meshes))
     for name, value in (("subj_seq_to_idx", index), ("raw_audio_fixed", audio), ("templates", templates)):
         (root / f"{name}.pkl").write_bytes(pickle.dumps(value, protocol=2))
+
+
+def write_vocaset_folders(root: Path, vocaset: Vocaset) -> None:
+    """An opened VOCASET's usable clips as FaceFormer's and SelfTalk's scripts would prepare them, in folder `root`."""
+    from scipy.io import wavfile
+
+    for folder in ("vertices_npy", "wav"):
+        (root / folder).mkdir(parents=True)
+    (root / "templates.pkl").write_bytes(pickle.dumps(vocaset.templates, protocol=2))
+    for clip in vocaset.clips:
+        meshes = vocaset.vertices(clip, NATIVE_FPS)
+        np.save(root / "vertices_npy" / f"{clip.clip_id}.npy", meshes.reshape(len(meshes), -1))
+        samples, rate = vocaset.audio(clip)
+        wavfile.write(root / "wav" / f"{clip.clip_id}.wav", rate, np.rint(samples * 32768).astype(np.int16))
 
 
 def write_hubert(directory: Path) -> None:

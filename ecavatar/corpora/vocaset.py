@@ -6,6 +6,7 @@ read: they are what was published. The same clips give the same arrays either wa
 at 60 frames a second (`vocaset_checks` makes sure); the field trains and measures at every second one.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +142,7 @@ class Vocaset:
 
 def first_bad_frame(block: Float[np.ndarray, "frames vertices 3"]) -> int | None:
     """The first frame with a number that is not finite; None where all are."""
-    flat = block.reshape(len(block), -1)
+    flat = block.reshape(len(block), math.prod(block.shape[1:]))
     with np.errstate(invalid="ignore", over="ignore"):
         sums = flat.sum(axis=1)  # not finite if a number is not; the other way round it may have overflowed
     suspects = np.flatnonzero(~np.isfinite(sums))
