@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ecavatar.emolib.schema import FREE_BASES, TOPOLOGY, EmolibInfo, coefficient_columns, read_info
 from ecavatar.emolib.topology import FREE_TOPOLOGIES, read_topology
 from ecavatar.errors import DataError
+from ecavatar.storage.columns import holds_bytes, is_mesh
 
 _SUFFIXES = (".json", ".md", ".parquet")
 
@@ -47,10 +48,10 @@ def _table_problems(path: Path, info: EmolibInfo) -> Iterator[str]:
         raise DataError(f"{path} is not a readable Parquet file: {error}. Export the release again.") from None
     known = {column.name: column.arrow_type for column in coefficient_columns(info.n_shape, info.n_expression)}
     for column in columns:
-        if _holds_bytes(column.type):
+        if holds_bytes(column.type):
             if info.source != "sample":
                 yield f"column {column.name} holds photographs; AffectNet's licence forbids passing them on."
-        elif _is_mesh(column.type):
+        elif is_mesh(column.type):
             if info.basis not in FREE_BASES:
                 yield f"column {column.name} holds meshes of {info.basis}, whose licence forbids passing them on."
         elif column.type != known.get(column.name):
@@ -63,13 +64,3 @@ def _topology_problems(path: Path, info: EmolibInfo) -> Iterator[str]:
         is_texture = name in ("uv", "uv_faces")
         if not is_free and not (is_texture and info.topology in FREE_TOPOLOGIES):
             yield f"array {name} of {info.topology} belongs to the face model; only triangles and regions may go."
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_nested(kind):
-        return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-
-
-def _is_mesh(kind: pa.DataType) -> bool:
-    return pa.types.is_nested(kind) and any(pa.types.is_nested(kind.field(i).type) for i in range(kind.num_fields))

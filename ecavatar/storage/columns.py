@@ -60,3 +60,15 @@ def schema_difference(expected: pa.Schema, found: pa.Schema) -> str:
     wrong += [f"{name} is missing" for name in expected.names if name not in found.names]
     wrong += [f"{name} is unknown" for name in found.names if name not in expected.names]
     return ", ".join(wrong) or f"their order is {', '.join(found.names)}"
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether values hold bytes, as pictures and sound are stored."""
+    if pa.types.is_nested(kind):
+        return any(holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def is_mesh(kind: pa.DataType) -> bool:
+    """Whether a value is a list of lists, as meshes are stored."""
+    return pa.types.is_nested(kind) and any(pa.types.is_nested(kind.field(i).type) for i in range(kind.num_fields))

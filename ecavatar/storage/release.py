@@ -20,6 +20,8 @@ from ecavatar.storage.manifest import MANIFEST_NAME, write_manifest
 from ecavatar.storage.version import Version
 
 RELEASE, CHANGES, CHANGES_JSON = "release.json", "CHANGES.md", "changes.json"
+RELEASE_FILES = (RELEASE, CHANGES, CHANGES_JSON)
+"""What a numbered release holds beside what was built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
