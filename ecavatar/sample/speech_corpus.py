@@ -14,7 +14,7 @@ from torch import Tensor
 from ecavatar.emotion import LEVELS, Emotion
 from ecavatar.errors import ShapeError
 from ecavatar.sample.letters import Letter, Phone
-from ecavatar.sample.voices import SILENCE, SpeakerVoice, speak
+from ecavatar.sample.voices import F0_RATE, SILENCE, SpeakerVoice, Utterance, speak
 from ecavatar.seeding import derived_seed, stream
 from ecavatar.speech.audio import SPEECH_RATE, normalise, resample
 
@@ -47,6 +47,7 @@ class SpokenClip:
     phones: Int[Tensor, " steps"]  # index into PHONES
     spectrum: Float[Tensor, "steps bands"]  # log-mel
     tokens: Int[Tensor, " tokens"]  # the transcript, index into LETTERS
+    pitch: Float[Tensor, " steps"]  # hertz, 0 where nothing is voiced
     emotion: Emotion
     level: int
 
@@ -57,7 +58,14 @@ class SpokenClip:
 
 
 def speak_clips(
-    name: str, count: int, sentences: Sequence[str], speakers: Sequence[SpeakerVoice], seed: int, workers: int
+    name: str,
+    count: int,
+    sentences: Sequence[str],
+    speakers: Sequence[SpeakerVoice],
+    seed: int,
+    workers: int,
+    *,
+    emotions: Sequence[Emotion] = tuple(Emotion),
 ) -> list[SpokenClip]:
     """`count` utterances of `sentences` in turn, each by a random speaker in a random emotion and level.
 
@@ -70,16 +78,17 @@ def speak_clips(
         speakers: who may say it.
         seed: of the run.
         workers: threads.
+        emotions: what may be drawn, with equal chances.
     """
 
     def one(index: int) -> SpokenClip:
         rng = stream(seed, "speech clips", name, index)
         speaker = speakers[int(rng.integers(len(speakers)))]
-        emotion, level = Emotion(int(rng.integers(len(Emotion)))), int(rng.choice(LEVELS))
+        emotion, level = emotions[int(rng.integers(len(emotions)))], int(rng.choice(LEVELS))
         text = sentences[index % len(sentences)]
         utterance = speak(text, speaker, emotion, level, derived_seed(seed, "speech clips", name, index))
         samples = normalise(resample(utterance.samples, utterance.rate, SPEECH_RATE))
-        return _labelled(samples, utterance.letters, utterance.phones, emotion, level)
+        return _labelled(samples, utterance, emotion, level)
 
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(one, range(count)))
@@ -96,21 +105,26 @@ def count_steps(n_samples: int) -> int:
     return (n_samples - WINDOW) // HOP + 1
 
 
-def _labelled(
-    samples: np.ndarray, letters: Sequence[Letter], phones: Sequence[Phone], emotion: Emotion, level: int
-) -> SpokenClip:
+def _labelled(samples: np.ndarray, utterance: Utterance, emotion: Emotion, level: int) -> SpokenClip:
     steps = count_steps(len(samples))
-    symbols = [letter.symbol for letter in letters]
+    symbols = [letter.symbol for letter in utterance.letters]
     return SpokenClip(
         text="".join(symbols).replace("|", " "),
         samples=torch.from_numpy(samples),
-        letters=torch.from_numpy(letter_labels(letters, steps)),
-        phones=torch.from_numpy(phone_labels(phones, steps)),
+        letters=torch.from_numpy(letter_labels(utterance.letters, steps)),
+        phones=torch.from_numpy(phone_labels(utterance.phones, steps)),
         spectrum=torch.from_numpy(log_mel(samples)),
         tokens=torch.tensor([LETTERS.index(symbol) for symbol in symbols]),
+        pitch=torch.from_numpy(pitch_labels(utterance.f0, steps)),
         emotion=emotion,
         level=level,
     )
+
+
+def pitch_labels(f0: Float[np.ndarray, " frames"], steps: int) -> Float[np.ndarray, " steps"]:
+    """F0 in hertz at the middle of each step, 0 where nothing is voiced; `f0` is given every 12.5 ms."""
+    frames = np.round((np.arange(steps) * HOP + WINDOW / 2) / SPEECH_RATE * F0_RATE).astype(int)
+    return f0[np.minimum(frames, len(f0) - 1)]
 
 
 def phone_labels(phones: Sequence[Phone], steps: int) -> Int[np.ndarray, " steps"]:

@@ -27,6 +27,7 @@ from ecavatar.sample.sentences import (
 from ecavatar.seeding import stream
 
 __all__ = [
+    "F0_RATE",
     "HELD_OUT_SENTENCES",
     "HELD_OUT_SPEAKERS",
     "MEAD_SENTENCES",
@@ -47,6 +48,9 @@ SILENCE: Final = "sil"
 
 RATE: Final = 24000
 """Samples per second that `speak` returns."""
+
+F0_RATE: Final = 80.0
+"""F0 values per second of an `Utterance`; the network's spectral frames come as often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,7 @@ class Utterance:
     rate: int  # samples per second
     phones: tuple[Phone, ...]  # cover [0, duration] without gaps, pauses included
     letters: tuple[Letter, ...]  # upper-case letters, "'" and "|" between words, in order
+    f0: NDArray[np.float32]  # hertz every 12.5 ms from 0, 0 where nothing is voiced
 
     @property
     def duration(self) -> float:
@@ -139,18 +144,16 @@ def speak(text: str, speaker: SpeakerVoice, emotion: Emotion, level: int, seed: 
     tokens = engine.tokens(text)
     delivery = _deliver(speaker, emotion, level, rng)
     prediction = engine.predict("".join(token.phonemes + token.gap for token in tokens), delivery.tempo)
-    samples = _synthesise(prediction, delivery, rng)
+    f0 = _melody(prediction.f0, delivery, rng)
+    samples = _synthesise(prediction, f0, delivery, rng)
     words, phones = _time_phones(tokens, prediction, samples)
-    return _cut(text, samples, words, phones, delivery.gain_db)
+    return _cut(text, samples, f0, words, phones, delivery.gain_db)
 
 
 # --- the neural voice -------------------------------------------------------------------------------------------------
 
 _STEP: Final = 0.025
 """Seconds per unit of the duration predictor; a unit is two spectral frames."""
-
-_FRAME_RATE: Final = 80.0
-"""Spectral frames per second."""
 
 _LAG: Final = 0.08
 """Predicted durations run behind the sound by 0.084 s (sd 0.021), measured against energy and forced alignment."""
@@ -324,10 +327,11 @@ def _deliver(speaker: SpeakerVoice, emotion: Emotion, level: int, rng: np.random
     )
 
 
-def _synthesise(prediction: _Prediction, delivery: _Delivery, rng: np.random.Generator) -> NDArray[np.float32]:
+def _synthesise(
+    prediction: _Prediction, f0: NDArray[np.float32], delivery: _Delivery, rng: np.random.Generator
+) -> NDArray[np.float32]:
     from hibari import dsp
 
-    f0 = _melody(prediction.f0, delivery, rng)
     frequencies = np.arange(dsp.N_FFT // 2 + 1) * dsp.SR / dsp.N_FFT
     tilt = (delivery.tilt_db * np.log2(np.maximum(frequencies, 125.0) / 1000.0) / 8.686)[:, None].astype(np.float32)
     harmonic = _stretch(prediction.harmonic, delivery.formants) + tilt
@@ -349,7 +353,7 @@ def _melody(f0: NDArray[np.float32], delivery: _Delivery, rng: np.random.Generat
     is_voiced = f0 > _VOICED_HZ
     if not is_voiced.any():
         return f0
-    times = np.arange(len(f0)) / _FRAME_RATE
+    times = np.arange(len(f0)) / F0_RATE
     first, last = times[is_voiced][[0, -1]]
     semitones = 12 * np.log2(np.maximum(f0, _VOICED_HZ))
     middle = float(np.median(semitones[is_voiced]))
@@ -445,7 +449,14 @@ _TICK: Final = 1e-6  # two moments nearer than this are one
 _LOUDNESS: Final = 0.03  # root mean square of neutral speech, full scale 1
 
 
-def _cut(text: str, samples: NDArray[np.float32], words: list[Word], phones: list[Phone], gain_db: float) -> Utterance:
+def _cut(
+    text: str,
+    samples: NDArray[np.float32],
+    f0: NDArray[np.float32],
+    words: list[Word],
+    phones: list[Phone],
+    gain_db: float,
+) -> Utterance:
     """The clip from a little before the first phone to a little after the last, at its loudness, pauses filled in."""
     first = max(int((phones[0].start - _MARGIN) * RATE), 0)
     last = min(int((phones[-1].end + _MARGIN) * RATE), len(samples))
@@ -460,7 +471,21 @@ def _cut(text: str, samples: NDArray[np.float32], words: list[Word], phones: lis
 
     timed_words = [Word(word.text, tuple(map(moved, word.phones))) for word in words]
     timed = _with_pauses([moved(phone) for phone in phones], len(kept) / RATE)
-    return Utterance(text=text, samples=kept, rate=RATE, phones=timed, letters=letter_timings(timed_words))
+    return Utterance(
+        text=text,
+        samples=kept,
+        rate=RATE,
+        phones=timed,
+        letters=letter_timings(timed_words),
+        f0=_f0_from(f0, offset, len(kept) / RATE),
+    )
+
+
+def _f0_from(f0: NDArray[np.float32], offset: float, duration: float) -> NDArray[np.float32]:
+    """`f0` for `duration` seconds from `offset` on, 0 where unvoiced."""
+    at = np.round((offset + np.arange(int(duration * F0_RATE)) / F0_RATE) * F0_RATE).astype(int)
+    kept = f0[np.minimum(at, len(f0) - 1)]
+    return np.where(kept > _VOICED_HZ, kept, 0.0).astype(np.float32)
 
 
 def _with_pauses(phones: Sequence[Phone], duration: float) -> tuple[Phone, ...]:

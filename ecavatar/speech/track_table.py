@@ -11,7 +11,7 @@ from ecavatar.emotion import Emotion
 from ecavatar.errors import ShapeError
 from ecavatar.speech.audio import SPEECH_RATE
 from ecavatar.speech.emotion import recognise_emotions
-from ecavatar.speech.track import EmotionTrack, EmotionWindow, track_from_scores
+from ecavatar.speech.track import DEFAULT_RULE, EmotionTrack, EmotionWindow, LabelRule, track_from_scores
 from ecavatar.storage.parquet import read_table, write_table
 
 
@@ -31,7 +31,12 @@ def cut_windows(duration: float, window: float) -> list[tuple[float, float]]:
 
 
 def track_clips(
-    model_dir: Path, clips: Mapping[str, Float[np.ndarray, " samples"]], window: float
+    model_dir: Path,
+    clips: Mapping[str, Float[np.ndarray, " samples"]],
+    window: float,
+    rule: LabelRule = DEFAULT_RULE,
+    *,
+    device: str = "cpu",
 ) -> dict[str, EmotionTrack]:
     """The emotion track of every clip.
 
@@ -39,9 +44,12 @@ def track_clips(
         model_dir: emotion2vec as a funasr directory.
         clips: 16 kHz mono samples by clip id.
         window: the paper's t, seconds.
+        rule: how scores become category and level.
+        device: where the network runs.
 
     Raises:
         AssetMissingError: no model there.
+        DataError: a clip is shorter than the network can judge.
     """
     times = {clip_id: cut_windows(len(samples) / SPEECH_RATE, window) for clip_id, samples in clips.items()}
     pieces = [
@@ -49,10 +57,10 @@ def track_clips(
         for clip_id, spans in times.items()
         for start, end in spans
     ]
-    scores = recognise_emotions(model_dir, pieces)
+    scores = recognise_emotions(model_dir, pieces, device=device)
     ends = np.cumsum([len(spans) for spans in times.values()])
     parts = np.split(scores, ends[:-1])
-    return {clip_id: track_from_scores(part, times[clip_id]) for clip_id, part in zip(times, parts, strict=True)}
+    return {clip_id: track_from_scores(part, times[clip_id], rule) for clip_id, part in zip(times, parts, strict=True)}
 
 
 def write_tracks(path: Path, tracks: Mapping[str, EmotionTrack]) -> None:
