@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ecavatar.corpora.vocaset import Vocaset, first_bad_frame, vocaset_splits
 from ecavatar.corpora.vocaset_layouts.meshes import map_floats
 from ecavatar.errors import AssetMissingError, DataError, ShapeError
+from ecavatar.storage.rejects import read_rejects, write_rejects
 from tests.fabricate import SUBJECTS, write_vocaset_folders
 
 FIRST = "FaceTalk_170728_03272_TA"
@@ -371,6 +372,14 @@ def test_two_channels_and_wider_integers_mean_the_same_sound(raw):
         assert (rate, type(rate), samples.dtype) == (22000, int, np.float32)
 
 
+def test_rejects_of_any_name_can_be_written(raw, tmp_path):
+    odd = {"\ud800": {0: 0}, "a\0b": {0: 0}, "\n" * 5: {0: 0}, ("x", 1): {0: 0}}
+    edit(raw / "subj_seq_to_idx.pkl", lambda v: v[FIRST].update(odd))
+    corpus = Vocaset.open(raw)
+    write_rejects(tmp_path / "rejects.parquet", corpus.rejects)
+    assert list(read_rejects(tmp_path / "rejects.parquet")["reason"]) == ["odd_name"] * 4
+
+
 @pytest.mark.parametrize("name", ["sentence1", "sentence001", "../sentence01", "sentence01\n", "", "Sentence01", 3])
 def test_odd_sentence_names_are_set_aside(raw, name):
     edit(raw / "subj_seq_to_idx.pkl", lambda v: v[FIRST].update({name: {0: 0}}))
@@ -403,6 +412,16 @@ def test_damaged_files_of_single_clips_are_set_aside(folders):
     assert not any(str(folders) in detail for detail in details), "rejects are the same on every machine"
 
 
+def test_a_truncated_sound_file_is_set_aside_and_one_of_open_length_is_not(folders):
+    first, second, *_ = sorted((folders / "wav").glob("*.wav"))
+    content = first.read_bytes()
+    first.write_bytes(content[: len(content) // 2])
+    second.write_bytes(b"RIFF\xff\xff\xff\xff" + second.read_bytes()[8:])
+    corpus = Vocaset.open(folders)
+    assert [reject.item_id for reject in corpus.rejects] == [first.stem]
+    assert f"expected {len(content)} bytes, got {len(content) // 2}" in corpus.rejects[0].detail
+
+
 def test_sound_files_that_are_missing_or_empty_are_set_aside(folders):
     first, second, *_ = sorted((folders / "wav").glob("*.wav"))
     first.unlink()
@@ -410,14 +429,15 @@ def test_sound_files_that_are_missing_or_empty_are_set_aside(folders):
     assert list(reasons(Vocaset.open(folders)).values()) == ["no_audio", "no_audio"]
 
 
-def test_stereo_files_are_averaged_and_damage_found_late_is_named(folders):
-    first, second, *_ = sorted((folders / "wav").glob("*.wav"))
+def test_sound_files_of_other_kinds_are_read_and_samples_that_are_no_numbers_are_set_aside(folders):
+    first, second, third, *_ = sorted((folders / "wav").glob("*.wav"))
     soundfile.write(first, np.array([[0.5, 0.0], [-0.5, 0.5]]), 22000, "PCM_16")
     soundfile.write(second, np.array([0.0, np.nan]), 22000, "FLOAT")
+    soundfile.write(third, np.array([0.1, -0.7]), 22000, "DOUBLE")
     corpus = Vocaset.open(folders)
     np.testing.assert_array_equal(corpus.audio(corpus.clips[0])[0], np.array([0.25, 0.0], np.float32))
-    with pytest.raises(DataError, match=rf"{second.name}.*finite"):
-        corpus.audio(corpus.clips[1])
+    np.testing.assert_array_equal(corpus.audio(corpus.clips[1])[0], np.array([0.1, -0.7], np.float32))
+    assert list(reasons(corpus).values()) == ["bad_audio"]
     first.unlink()
     with pytest.raises(DataError, match=first.name):
         corpus.audio(corpus.clips[0])

@@ -127,6 +127,13 @@ def clip_of(subject: str, sentence: str, rows: Int[np.ndarray, " frames"]) -> Vo
     return VocasetClip(**names, split=split_of(subject, sentence), rows=rows)
 
 
+def rejected(name: str, problem: UnusableClipError, root: Path) -> Reject:
+    """The record of a clip that is set aside: the same on every machine, and text that any table can hold."""
+    detail = str(problem).replace(f"{root}/", "").replace(str(root), "the corpus")
+    item_id, detail = (text.encode("ascii", "backslashreplace").decode() for text in (name, detail))
+    return Reject(item_id, STAGE, problem.reason, detail)
+
+
 def check_names(subject: object, sentence: object) -> None:
     """Make sure that a clip is called as VOCASET's are: its id becomes a file's name.
 

@@ -15,20 +15,21 @@ import numpy as np
 from jaxtyping import Float
 
 from ecavatar.corpora.vocaset_layouts.clip import (
-    STAGE,
     Listing,
     UnusableClipError,
     VocasetClip,
     check_names,
     check_template,
     clip_of,
+    rejected,
 )
 from ecavatar.corpora.vocaset_layouts.meshes import map_floats, read_templates
 from ecavatar.errors import DataError
 from ecavatar.storage.files import resolve_inside
-from ecavatar.storage.rejects import Reject
 
 MESHES, SOUND, TEMPLATES = "vertices_npy", "wav", "templates.pkl"
+_OPEN_LENGTH = 0x7FFFFFFF
+"""Of a sound whose length was unknown when its file was begun, or longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,20 +48,11 @@ class ClipFolders:
         Raises:
             DataError: the file cannot be decoded to its end, or holds samples that are not finite.
         """
-        import soundfile  # loads libsndfile; only when needed
-
-        path = self._sound_file(clip)
-        try:
-            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise DataError(f"{path} cannot be read as sound ({error}). Copy it again.") from None
-        if not len(samples) or not np.isfinite(samples).all():
-            raise DataError(f"{path}: expected finite samples, at least one, got {samples.shape}. Copy it again.")
-        return samples.mean(axis=1), rate
+        return _decode(self._sound_file(clip))
 
     def sound_seconds(self, clip: VocasetClip) -> float:
         """How long the sound is, by the file's header."""
-        return _sound_seconds(self._sound_file(clip))
+        return _header(self._sound_file(clip)).seconds
 
     def sound_files(self) -> list[Path]:
         """The sound file of every clip there is, sorted."""
@@ -84,8 +76,7 @@ def list_folders(root: Path) -> Listing:
         try:
             clips.append(_clip(root, name, templates))
         except UnusableClipError as problem:
-            detail = str(problem).replace(f"{root}/", "")  # the same on every machine
-            rejects.append(Reject(name, STAGE, problem.reason, detail.replace(str(root), "the corpus")))
+            rejects.append(rejected(name, problem, root))
     clips.sort(key=lambda clip: (clip.subject, clip.sentence))
     return Listing(templates=templates, clips=clips, rejects=rejects, layout=ClipFolders(root=root))
 
@@ -121,16 +112,47 @@ def _check_sound(root: Path, name: str) -> None:
         path = resolve_inside(root, f"{SOUND}/{name}.wav")
         if not path.is_file():
             raise UnusableClipError("no_audio", f"{SOUND}/{name}.wav is not there")
-        seconds = _sound_seconds(path)
+        _check_size(path)
+        header = _header(path)
+        if not header.seconds:
+            raise UnusableClipError("no_audio", f"{SOUND}/{name}.wav has no sample")
+        if not header.is_whole:  # only then can a sample be no number
+            _decode(path)
     except UnusableClipError:
         raise
     except DataError as error:
         raise UnusableClipError("bad_audio", str(error)) from None
-    if not seconds:
-        raise UnusableClipError("no_audio", f"{SOUND}/{name}.wav has no sample")
 
 
-def _sound_seconds(path: Path) -> float:
+def _check_size(path: Path) -> None:
+    """Whether the file is as long as it says, which libsndfile does not mind; some programs leave the length open."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    expected, actual = int.from_bytes(start[4:], "little") + 8, path.stat().st_size
+    if start[:4] == b"RIFF" and actual < expected < _OPEN_LENGTH:
+        raise DataError(f"{path} is cut short: expected {expected} bytes, got {actual}. Copy it again.")
+
+
+def _decode(path: Path) -> tuple[Float[np.ndarray, " samples"], int]:
+    import soundfile  # loads libsndfile; only when needed
+
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be read as sound ({error}). Copy it again.") from None
+    if not len(samples) or not np.isfinite(samples).all():
+        raise DataError(f"{path}: expected finite samples, at least one, got {samples.shape}. Copy it again.")
+    return samples.mean(axis=1), rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    seconds: float
+    is_whole: bool
+    """Samples are whole numbers."""
+
+
+def _header(path: Path) -> _Header:
     import soundfile
 
     try:
@@ -139,4 +161,5 @@ def _sound_seconds(path: Path) -> float:
         raise DataError(f"{path} cannot be read as sound ({error}). Copy it again.") from None
     if header.samplerate <= 0:
         raise DataError(f"{path}: expected a sample rate in hertz, got {header.samplerate}. Copy it again.")
-    return header.frames / header.samplerate
+    is_whole = str(header.subtype).startswith("PCM_")
+    return _Header(seconds=header.frames / header.samplerate, is_whole=is_whole)

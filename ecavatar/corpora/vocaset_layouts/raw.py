@@ -17,18 +17,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ecavatar.corpora.vocaset_layouts.clip import (
-    STAGE,
     Listing,
     UnusableClipError,
     VocasetClip,
     check_names,
     check_template,
     clip_of,
+    rejected,
 )
 from ecavatar.corpora.vocaset_layouts.meshes import map_floats, read_mapping, read_templates
 from ecavatar.errors import DataError
 from ecavatar.storage.files import resolve_inside
-from ecavatar.storage.rejects import Reject
 
 FILES = ("data_verts.npy", "subj_seq_to_idx.pkl", "raw_audio_fixed.pkl", "templates.pkl")
 _FULL_SCALE = 32768
@@ -86,7 +85,7 @@ def list_raw(root: Path) -> Listing:
             try:
                 clips.append(_clip(files, subject, sentence, sentences[sentence], meshes))
             except UnusableClipError as problem:
-                rejects.append(Reject(f"{subject}_{sentence}", STAGE, problem.reason, str(problem)))
+                rejects.append(rejected(f"{subject}_{sentence}", problem, root))
     return Listing(templates=meshes, clips=clips, rejects=rejects, layout=files)
 
 
