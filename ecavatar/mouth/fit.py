@@ -33,17 +33,18 @@ from ecavatar.face.landmarks import ibug68_points
 from ecavatar.face.model import FaceAsset
 from ecavatar.face.tags import require_vertex_order
 from ecavatar.mouth.model import MouthMesh, Part
-from ecavatar.mouth.penetration import measure_penetration, outer_skin
+from ecavatar.mouth.penetration import is_outside, outer_skin
 from ecavatar.mouth.rig import checked_head, head_axes
 
-_ARCH_M = 0.060
-"""Width of an average adult's upper teeth, cheek side to cheek side."""
+_ARCH_M = 0.0634
+"""Width of an average adult's upper teeth from cheek side to cheek side of the second molars, when the first molars are
+57.9 mm apart (Mina et al., Odontology 105, 2017)."""
 _MOUTH_M, _JAW_M = 0.048, 0.098
 """Mouth corners and jaw (iBUG 48 to 54, 5 to 11) of an average adult's face: FLAME's template, the mean of 3,800."""
 _SHOW_M = 0.002
 _LIP_M = 0.0115
-_CLEARANCE_M = 0.001  # nothing of the mouth comes nearer to the outer skin in front of it
-_FARTHEST_BACK_M = 0.008
+_CLEARANCE_M = 0.005  # a lip where it is thinnest: teeth and gums keep this far behind the skin and the lip line
+_FARTHEST_BACK_M, _HALVINGS = 0.008, 7  # how far back at most; the way is found to 1/64 of that
 _SMALLEST, _STEP = 0.8, 0.98  # of the anatomical size; by how much each attempt shrinks
 _OPEN_M = 0.004  # lips farther apart are an open mouth; closed ones of 12 templates: up to 2.2 mm
 _ARCH_RANGE_M = (0.02, 0.12)  # what a mouth in metres can measure
@@ -261,16 +262,28 @@ def _kept_inside(fit: MouthFit, mouth: MouthMesh, face: np.ndarray, skin: np.nda
 
     The clearance is kept forward, where the lips are: the mouth, moved forward by it, must not stick out.
     """
-    back, smallest = 0.0, _SMALLEST * fit.scale
-    while True:
-        found = measure_penetration(face, skin, fit.closed(mouth) + _CLEARANCE_M * forward)
-        if not found.vertices:
-            return fit
-        if back < _FARTHEST_BACK_M:
-            way = float(np.clip(found.deepest_m, _CLEARANCE_M / 4, _FARTHEST_BACK_M - back))
-            back += way
-            fit = replace(fit, translation=fit.translation - way * forward)
-        elif fit.scale * _STEP >= smallest:
-            fit = replace(fit, scale=fit.scale * _STEP)
+
+    def sticking_out(tried: MouthFit) -> Float[np.ndarray, "N 3"]:
+        ahead = tried.closed(mouth) + _CLEARANCE_M * forward
+        return ahead[is_outside(face, skin, ahead)]
+
+    out = sticking_out(fit)
+    back = _way_back(out, face, skin, forward)
+    fit, smallest = replace(fit, translation=fit.translation - back * forward), _SMALLEST * fit.scale
+    while len(out) and len(out := sticking_out(fit)) and fit.scale * _STEP >= smallest:
+        fit = replace(fit, scale=fit.scale * _STEP)
+    return fit
+
+
+def _way_back(points: Float[np.ndarray, "N 3"], face: np.ndarray, skin: np.ndarray, forward: np.ndarray) -> float:
+    """How far back points have to go until none is outside the skin, by bisection; at most `_FARTHEST_BACK_M`."""
+    if not len(points):
+        return 0.0
+    enough, too_little = 2 * _FARTHEST_BACK_M, 0.0
+    for _ in range(_HALVINGS):  # the first tries the limit itself
+        middle = (enough + too_little) / 2
+        if is_outside(face, skin, points - middle * forward).any():
+            too_little = middle
         else:
-            return fit
+            enough = middle
+    return min(enough, _FARTHEST_BACK_M)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
@@ -58,10 +58,20 @@ def measure_penetration(
         DataError: vertices that are not finite.
     """
     face, skin, mouth = _checked(face_vertices, face_faces, mouth_vertices)
-    is_outside = _winding(face, skin, mouth) < 1
-    count = int(is_outside.sum())
-    deepest = float(_distances(face, skin, mouth[is_outside]).max()) if count else 0.0
-    return Penetration(deepest_m=deepest, vertices=count, share=count / len(mouth))
+    outside = mouth[_winding(face, skin, mouth) < 1]
+    deepest = float(_distances(face, skin, outside).max()) if len(outside) else 0.0
+    return Penetration(deepest_m=deepest, vertices=len(outside), share=len(outside) / len(mouth))
+
+
+def is_outside(
+    face_vertices: Float[np.ndarray, "V 3"], face_faces: Int[np.ndarray, "F 3"], points: Float[np.ndarray, "N 3"]
+) -> Bool[np.ndarray, " N"]:
+    """Which points lie outside the skin.
+
+    Args and Raises: as `measure_penetration`.
+    """
+    face, skin, points = _checked(face_vertices, face_faces, points)
+    return _winding(face, skin, points) < 1
 
 
 def signed_distances(
@@ -179,8 +189,9 @@ def _checked(
 def _winding(face: np.ndarray, faces: np.ndarray, points: np.ndarray) -> Int[np.ndarray, " N"]:
     """How often a ray forward (+z) from each point leaves the skin, less how often it enters it."""
     corners = face[faces]
-    is_ahead = corners[..., 2].max(axis=1) > points[:, 2].min()
-    corners = corners[is_ahead]
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    may_be_hit = (high > points.min(axis=0)).all(axis=1) & (low[:, :2] < points[:, :2].max(axis=0)).all(axis=1)
+    corners = corners[may_be_hit]
     winding = np.zeros(len(points), dtype=np.int64)
     for point, triangle in _near(corners[..., :2], points[:, :2], np.zeros(len(points))):
         a, b, c = np.moveaxis(corners[triangle], 1, 0)
