@@ -1,45 +1,54 @@
-"""VOCATeeth: every VOCASET frame as its face vertices and one jaw angle.
+"""VOCATeeth: every VOCASET frame as its face vertices and one jaw angle, with a mouth fitted to every subject.
 
-The mouth is rigid per part, so the angle says where teeth and tongue are; their vertices are a cheap function of it and
-are not stored. Sound stays in the raw corpus. On disk:
+Teeth, gums and tongue are rigid, so a frame's mouth follows from the subject's fit and the angle; its vertices are made
+on read. On disk:
 
-* `part-*.parquet`, one per subject: clip_id, subject, sentence, split, frame, angle, vertices [V][3]; clips one after
-  the other, frames in order, so a clip is a run of rows and reads alone by its row groups.
-* `templates.parquet`: subject, split, vertices [V][3].
+* `data/faces/part-*.parquet`, one per subject, one row group per clip: clip_id, subject, sentence, split, frame, angle,
+  vertices [V][3].
+* `data/audio/part-*.parquet`, one per subject, one row and row group per clip: clip_id, subject, split, sample_rate_hz,
+  audio {bytes: FLAC of 16 bits, path}.
+* `mouth.npz`: the mouth in its own frame, M vertices. `topology.npz`: triangles of face and mouth joined, regions.
+* `templates.parquet`: subject, split, neutral face, how the mouth is fitted to it and how far it sticks out of it.
 * `rejects.parquet`: clips that cannot be used, with the reason.
 * `info.json`: topology, frames per second, clips with their place, counts, clips that the corpus lacks.
-* `MANIFEST.json`: checksums.
+* `README.md`, `MANIFEST.json`: card and checksums.
+
+A joined head has the V face vertices first, so indices into the face stay valid, then the M of the mouth.
+`ecavatar.vocateeth.build` writes it.
 
 Source:
     The ECAvatar paper, section 3.4.
 """
 
-import dataclasses
+import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from ecavatar.config import RigSettings
-from ecavatar.corpora.vocaset import NATIVE_FPS, Vocaset, VocasetClip, vocaset_splits
-from ecavatar.errors import DataError, SplitLeakError, TopologyError
-from ecavatar.face.model import FaceAsset
-from ecavatar.face.tags import require_vertex_order
-from ecavatar.mouth.rig import ChinRig
-from ecavatar.storage.files import read_json, sha256_file, write_json
-from ecavatar.storage.manifest import write_manifest
-from ecavatar.storage.parquet import mesh_array, mesh_column, read_row_group, read_table, write_table
-from ecavatar.storage.rejects import check_rejects, write_rejects
-from ecavatar.storage.shards import input_hash, list_shards, shard_path, write_shard
+from ecavatar.emolib.topology import read_topology
+from ecavatar.errors import AssetMissingError, DataError, TopologyError
+from ecavatar.mouth.fit import MouthFit, pose_mouth
+from ecavatar.mouth.model import MouthMesh
+from ecavatar.storage.files import read_json, sha256_file
+from ecavatar.storage.manifest import MANIFEST_NAME
+from ecavatar.storage.parquet import mesh_array, read_table
+from ecavatar.storage.shards import list_shards
 
-STAGE = "rig_mouths"
-_FORMAT = "vocateeth-1"
-_GROUP = 64  # rows of a row group: write_shard's default
-_INFO, _TEMPLATES, _REJECTS = "info.json", "templates.parquet", "rejects.parquet"
+FORMAT = "vocateeth-2"
+FACES, AUDIO = Path("data") / "faces", Path("data") / "audio"
+INFO, TEMPLATES, REJECTS, MOUTH, TOPOLOGY = (
+    "info.json", "templates.parquet", "rejects.parquet", "mouth.npz", "topology.npz",
+)  # fmt: skip
+FIT_COLUMNS = {"mouth_scale": 1, "mouth_rotation": 9, "mouth_translation": 3, "jaw_axis": 3, "jaw_pivot": 3}
+"""Columns of templates.parquet that hold a `MouthFit`, with how many float64 each has."""
+FULL_SCALE = 32768.0
+"""What 16-bit samples are divided by to lie in -1..1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,45 +61,67 @@ class TeethClip:
     split: str
     """train, val, test, or empty for a clip that VOCA uses in none."""
     part: int
-    """Index of its part file."""
-    first_row: int
+    """Index of its part files."""
+    row_group: int
+    """Its row group in both."""
     frames: int
+    duration_mismatch_s: float
+    """Length of the meshes minus that of the sound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VocaTeeth:
-    """An opened VOCATeeth; vertices stay on disk until asked for."""
+    """An opened VOCATeeth; frames and sound stay on disk until asked for. It can be pickled."""
 
     directory: Path
     topology: str
+    """Vertex order of the faces; joined heads are of `<topology>+mouth`."""
+    n_vertices: int
+    """Of a face: V."""
     fps: int
     clips: tuple[TeethClip, ...]
-    """Sorted by part and first row."""
-    parts: tuple[Path, ...]
+    """Sorted by part and row group."""
+    parts: tuple[Path, ...] = field(repr=False)
+    sounds: tuple[Path, ...] = field(repr=False)
+    mouth: MouthMesh
+    fits: dict[str, MouthFit] = field(repr=False)
+    """By subject."""
 
     @classmethod
     def open(cls, directory: Path) -> "VocaTeeth":
         """The dataset in `directory`.
 
         Raises:
-            AssetMissingError: it is not there.
-            DataError: it is of another format, or parts are missing.
+            AssetMissingError: it is not there, or lacks a file.
+            DataError: it is of another format, damaged, or parts are missing.
         """
-        info = read_json(Path(directory) / _INFO)
-        if info.get("format") != _FORMAT:
+        directory = Path(directory)
+        info = read_json(directory / INFO)
+        found = info.get("format") if isinstance(info, dict) else None
+        if found != FORMAT:
+            raise DataError(f"{directory}: expected format {FORMAT}, found {found!r}. Run rig_mouths again.")
+        parts, sounds = list_shards(directory / FACES), list_shards(directory / AUDIO)
+        try:
+            clips = tuple(TeethClip(**clip) for clip in info["clips"])
+            topology, fps, count = str(info["topology"]), int(info["fps"]), int(info["parts"])
+            n_vertices = int(info["vertices"]["face"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{directory / INFO} is damaged ({error!r}). Run rig_mouths again.") from None
+        if not len(parts) == len(sounds) == count:
             raise DataError(
-                f"{directory}: expected format {_FORMAT}, found {info.get('format')!r}. Run rig_mouths again."
+                f"{directory} has {len(parts)} parts of faces and {len(sounds)} of sound, info.json says {count}. Run "
+                "rig_mouths again."
             )
-        clips = tuple(TeethClip(**clip) for clip in info["clips"])
-        parts = tuple(list_shards(Path(directory)))
-        if len(parts) != info["parts"]:
-            raise DataError(
-                f"{directory} has {len(parts)} parts, info.json says {info['parts']}. Run rig_mouths again."
-            )
-        return cls(directory=Path(directory), topology=info["topology"], fps=info["fps"], clips=clips, parts=parts)
+        mouth, fits = MouthMesh.load(directory / MOUTH), _read_fits(directory / TEMPLATES)
+        if unknown := sorted({clip.subject for clip in clips} - set(fits)):
+            raise DataError(f"{directory / TEMPLATES} lacks {', '.join(unknown)}. Run rig_mouths again.")
+        return cls(
+            directory=directory, topology=topology, n_vertices=n_vertices, fps=fps, clips=clips, parts=tuple(parts),
+            sounds=tuple(sounds), mouth=mouth, fits=fits,
+        )  # fmt: skip
 
     def require_topology(self, topology: str) -> None:
-        """Check that the vertices have this order.
+        """Check that the face vertices have this order.
 
         Raises:
             TopologyError: they have another.
@@ -110,167 +141,158 @@ class VocaTeeth:
             raise DataError(f"{self.directory} has no clip in split {split!r}; clips by split: {counts}.")
         return clips
 
-    def vertices(self, clip: TeethClip) -> Float[np.ndarray, "T V 3"]:
-        """Face vertices of a clip, float32 metres."""
-        return mesh_array(self._rows(clip, "vertices"))
+    def vertices(self, clip: TeethClip, start: int = 0, stop: int | None = None) -> Float[np.ndarray, "T V 3"]:
+        """Face vertices of frames start..stop (by default all) of a clip, float32 metres.
 
-    def angles(self, clip: TeethClip) -> Float[np.ndarray, " T"]:
-        """Jaw angle of each frame, float32 radians, positive open."""
-        return self._rows(clip, "angle").to_numpy()
+        Raises:
+            DataError: no such frames, or the part is damaged.
+        """
+        return mesh_array(self._rows(clip, ["vertices"], start, stop)["vertices"])
+
+    def angles(self, clip: TeethClip, start: int = 0, stop: int | None = None) -> Float[np.ndarray, " T"]:
+        """Jaw angle of frames start..stop (by default all), float32 radians, positive open.
+
+        Raises:
+            DataError: no such frames, or the part is damaged.
+        """
+        return self._rows(clip, ["angle"], start, stop)["angle"].to_numpy()
+
+    def heads(self, clip: TeethClip, start: int = 0, stop: int | None = None) -> Float[np.ndarray, "T V+M 3"]:
+        """Face and mouth of frames start..stop (by default all) of a clip, float32 metres, the face first.
+
+        Rows before `start` of the same clip are decoded and dropped: Parquet's pages cannot be skipped from Python.
+
+        Raises:
+            DataError: no such frames, or the part is damaged.
+        """
+        return self.joined(clip.subject, *self.frames(clip, start, stop))
+
+    def frames(
+        self, clip: TeethClip, start: int = 0, stop: int | None = None
+    ) -> tuple[Float[np.ndarray, "T V 3"], Float[np.ndarray, " T"]]:
+        """`vertices` and `angles` in one reading.
+
+        Raises:
+            DataError: no such frames, or the part is damaged.
+        """
+        rows = self._rows(clip, ["angle", "vertices"], start, stop)
+        return mesh_array(rows["vertices"]), rows["angle"].to_numpy()
+
+    def joined(
+        self, subject: str, faces: Float[np.ndarray, "T V 3"], angles: Float[np.ndarray, " T"]
+    ) -> Float[np.ndarray, "T V+M 3"]:
+        """Faces of a subject with its mouth opened by `angles` (radians), float32 metres."""
+        count = faces.shape[1]
+        heads = np.empty((len(faces), count + len(self.mouth.vertices), 3), dtype=np.float32)
+        heads[:, :count] = faces
+        heads[:, count:] = pose_mouth(self.mouth, self.fit(subject), angles)
+        return heads
+
+    def fit(self, subject: str) -> MouthFit:
+        """How the mouth lies in a subject's neutral face.
+
+        Raises:
+            DataError: no such subject.
+        """
+        if subject not in self.fits:
+            raise DataError(f"{self.directory} has no subject {subject!r}; it has {', '.join(sorted(self.fits))}.")
+        return self.fits[subject]
+
+    def samples(self, clip: TeethClip) -> tuple[Int[np.ndarray, " S"], int]:
+        """Sound of a clip, mono int16, and its rate in hertz.
+
+        Raises:
+            DataError: the part is damaged.
+        """
+        import soundfile  # loads libsndfile; only when needed
+
+        path = self.sounds[clip.part]
+        row = _of_clip(clip, path, ["audio"], 0, 1)
+        try:
+            return soundfile.read(io.BytesIO(row["audio"][0].as_py()["bytes"]), dtype="int16")
+        except (soundfile.LibsndfileError, RuntimeError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from None
+
+    def audio(self, clip: TeethClip) -> tuple[Float[np.ndarray, " S"], int]:
+        """Sound of a clip, mono float32 in -1..1, and its rate in hertz.
+
+        Raises:
+            DataError: the part is damaged.
+        """
+        samples, rate = self.samples(clip)
+        return samples.astype(np.float32) / np.float32(FULL_SCALE), rate
 
     def templates(self) -> dict[str, Float[np.ndarray, "V 3"]]:
         """Neutral closed-mouth face of each subject, float32 metres."""
-        table = read_table(self.directory / _TEMPLATES)
+        table = read_table(self.directory / TEMPLATES, ["subject", "vertices"])
         return dict(zip(table["subject"].to_pylist(), mesh_array(table["vertices"]), strict=True))
+
+    def faces(self) -> Int[np.ndarray, "F 3"]:
+        """Triangles of face and mouth joined, those of the face first.
+
+        Raises:
+            AssetMissingError, DataError: topology.npz is missing or damaged.
+        """
+        arrays = read_topology(self.directory / TOPOLOGY)
+        if "faces" not in arrays:
+            raise _damaged(self.directory / TOPOLOGY, "it has no faces")
+        return arrays["faces"]
 
     def fingerprint(self) -> str:
         """Hash of the whole dataset: of the manifest, which holds every file's checksum."""
-        return sha256_file(self.directory / "MANIFEST.json")
+        return sha256_file(self.directory / MANIFEST_NAME)
 
-    def _rows(self, clip: TeethClip, column: str) -> pa.ChunkedArray:
-        first, last = clip.first_row // _GROUP, (clip.first_row + clip.frames - 1) // _GROUP
-        groups = [read_row_group(self.parts[clip.part], group, [column]) for group in range(first, last + 1)]
-        return pa.concat_tables(groups)[column].slice(clip.first_row - first * _GROUP, clip.frames)
-
-
-def subjects_of(vocaset: Vocaset) -> list[str]:
-    """Subjects with at least one usable clip, sorted: subject k becomes part k."""
-    return sorted({clip.subject for clip in vocaset.clips})
+    def _rows(self, clip: TeethClip, columns: Sequence[str], start: int, stop: int | None) -> pa.Table:
+        last = clip.frames if stop is None else stop
+        if not 0 <= start < last <= clip.frames:
+            raise DataError(f"{clip.clip_id} has frames 0..{clip.frames - 1}; {start}..{last - 1} are not among them.")
+        return _of_clip(clip, self.parts[clip.part], columns, start, last)
 
 
-def write_subject(directory: Path, vocaset: Vocaset, subject: str, asset: FaceAsset, settings: RigSettings) -> bool:
-    """Write the part of one subject unless it is there already, made from the same input.
-
-    Returns:
-        True when it was computed.
+def read_rows(path: Path, group: int, columns: Sequence[str], start: int, stop: int) -> pa.Table:
+    """Rows start..stop of one row group, decoded no further than `stop`, by this thread alone (safe after a fork).
 
     Raises:
-        DataError: the subject is unknown, or its meshes are broken.
-        ShapeError: VOCASET's meshes do not have the asset's vertices.
-        TopologyError: they are in another vertex order than the asset.
+        AssetMissingError: no such file.
+        DataError: it is damaged, or has no such rows.
     """
-    subjects = subjects_of(vocaset)
-    if subject not in subjects:
-        raise DataError(f"VOCASET has no usable clip of {subject!r}; its subjects: {', '.join(subjects)}.")
-    clips = [clip for clip in vocaset.clips if clip.subject == subject]
-    template = vocaset.templates[subject]
-    require_vertex_order(asset, template, f"VOCASET's template of {subject}")
-    rig = ChinRig.fit(template, asset, settings)
-    frames = [vocaset.vertices(clip, settings.fps) for clip in clips]
-    names = [[clip.clip_id, clip.split] for clip in clips]
-    digest = input_hash(_FORMAT, settings, asset.topology, rig.chin, rig.ear, template, names, frames)
-    path = shard_path(directory, subjects.index(subject), len(subjects))
-    metadata = {"topology": asset.topology, "fps": str(settings.fps), "subject": subject}
-    return write_shard(path, digest, lambda: _subject_table(clips, frames, rig), metadata)
+    if not path.is_file():
+        raise AssetMissingError(f"{path} not found. Run rig_mouths again, or copy the dataset again.")
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            batches = file.iter_batches(stop, row_groups=[group], columns=list(columns), use_threads=False)
+            table = pa.Table.from_batches([next(batches)])
+    except (pa.ArrowException, OSError, IndexError, StopIteration) as error:
+        raise _damaged(path, error or "it lacks rows") from None
+    if table.num_rows != stop or table.column_names != list(columns):
+        raise _damaged(path, f"row group {group} has {table.num_rows} rows of {table.column_names}")
+    return table.slice(start)
 
 
-def finish_vocateeth(directory: Path, vocaset: Vocaset, asset: FaceAsset, settings: RigSettings) -> dict[str, int]:
-    """Write everything beside the parts: templates, rejects, info and manifest.
+def _of_clip(clip: TeethClip, path: Path, columns: Sequence[str], start: int, stop: int) -> pa.Table:
+    rows = read_rows(path, clip.row_group, ["clip_id", *columns], start, stop)
+    if (found := rows["clip_id"][0].as_py()) != clip.clip_id:
+        raise _damaged(path, f"row group {clip.row_group} is of {found}, not of {clip.clip_id}")
+    return rows
 
-    Returns:
-        Counts for the log: subjects, clips, frames, rejects, missing.
 
-    Raises:
-        SplitLeakError: a subject has clips in two of train, val and test.
-        DataError: parts are missing, or more clips were rejected than `max_rejects` allows.
-    """
-    check_rejects(vocaset.rejects, len(vocaset.clips) + len(vocaset.rejects), settings.max_rejects, STAGE)
-    clips = _placed(vocaset, settings)
-    missing = missing_clips(vocaset)
-    _write_templates(directory / _TEMPLATES, vocaset, _split_by_subject(clips))
-    write_rejects(directory / _REJECTS, vocaset.rejects)
-    counts = {
-        "subjects": len(subjects_of(vocaset)),
-        "clips": len(clips),
-        "frames": sum(clip.frames for clip in clips),
-        "rejects": len(vocaset.rejects),
-        "missing": len(missing),
+def _read_fits(path: Path) -> dict[str, MouthFit]:
+    table = read_table(path, ["subject", *FIT_COLUMNS])
+    values = {name: np.array(table[name].to_pylist(), dtype=np.float64) for name in FIT_COLUMNS}
+    wrong = {name: array.shape for name, array in values.items() if array.size != FIT_COLUMNS[name] * table.num_rows}
+    if wrong or not all(np.isfinite(array).all() for array in values.values()):
+        raise _damaged(path, f"fits of shapes {wrong}, or not finite")
+    return {
+        subject: MouthFit(
+            scale=float(values["mouth_scale"][row]),
+            rotation=values["mouth_rotation"][row].reshape(3, 3),
+            translation=values["mouth_translation"][row],
+            axis=values["jaw_axis"][row],
+            pivot=values["jaw_pivot"][row],
+        )
+        for row, subject in enumerate(table["subject"].to_pylist())
     }
-    facts = {
-        "format": _FORMAT,
-        "topology": asset.topology,
-        "fps": settings.fps,
-        "native_fps": NATIVE_FPS,
-        "parts": len(list_shards(directory)),
-        "counts": counts,
-        "missing": missing,
-        "rejected": sorted(reject.item_id for reject in vocaset.rejects),
-    }
-    write_json(directory / _INFO, facts | {"clips": [dataclasses.asdict(clip) for clip in clips]})
-    write_manifest(directory, {"format": _FORMAT, "topology": asset.topology, "counts": counts})
-    return counts
 
 
-def missing_clips(vocaset: Vocaset) -> list[str]:
-    """Sentences that another subject of the same set has and this one lacks altogether, as clip ids, sorted."""
-    set_of = {subject: name for name, split in vocaset_splits().items() for subject in split.subjects}
-    present: dict[str, set[str]] = {}
-    for clip_id in [clip.clip_id for clip in vocaset.clips] + [reject.item_id for reject in vocaset.rejects]:
-        subject, _, sentence = clip_id.rpartition("_")
-        present.setdefault(subject, set()).add(sentence)
-    missing = []
-    for subject, sentences in present.items():
-        peers = (present[other] for other in present if set_of.get(other) == set_of.get(subject))
-        missing += [f"{subject}_{sentence}" for sentence in set().union(*peers) - sentences]
-    return sorted(missing)
-
-
-def _subject_table(clips: Sequence[VocasetClip], frames: Sequence[np.ndarray], rig: ChinRig) -> pa.Table:
-    counts = [len(meshes) for meshes in frames]
-    vertices = np.concatenate(list(frames))
-
-    def repeated(values: Iterable[str]) -> pa.Array:
-        return pa.array(np.repeat(np.array(list(values), dtype=object), counts), pa.string())
-
-    return pa.table(
-        {
-            "clip_id": repeated(clip.clip_id for clip in clips),
-            "subject": repeated(clip.subject for clip in clips),
-            "sentence": repeated(clip.sentence for clip in clips),
-            "split": repeated(clip.split for clip in clips),
-            "frame": pa.array(_frame_numbers(counts), pa.int32()),
-            "angle": pa.array(rig.angles(vertices).astype(np.float32)),
-            "vertices": mesh_column(vertices),
-        }
-    )
-
-
-def _frame_numbers(counts: Sequence[int]) -> Int[np.ndarray, " n"]:
-    return np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
-
-
-def _placed(vocaset: Vocaset, settings: RigSettings) -> list[TeethClip]:
-    """Every clip with its part and first row, as `write_subject` lays them out."""
-    placed = []
-    for part, subject in enumerate(subjects_of(vocaset)):
-        row = 0
-        for clip in vocaset.clips:
-            if clip.subject != subject:
-                continue
-            frames = len(clip.rows[:: NATIVE_FPS // settings.fps])
-            names = {"clip_id": clip.clip_id, "subject": subject, "sentence": clip.sentence, "split": clip.split}
-            placed.append(TeethClip(**names, part=part, first_row=row, frames=frames))
-            row += frames
-    return placed
-
-
-def _split_by_subject(clips: Sequence[TeethClip]) -> dict[str, str]:
-    splits: dict[str, str] = {}
-    for clip in clips:
-        known = splits.setdefault(clip.subject, clip.split)
-        if clip.split and known and clip.split != known:
-            raise SplitLeakError(
-                f"{clip.subject} has clips in {known} and in {clip.split}; a subject is in one set only."
-            )
-        splits[clip.subject] = clip.split or known
-    return splits
-
-
-def _write_templates(path: Path, vocaset: Vocaset, splits: dict[str, str]) -> None:
-    subjects = sorted(splits)
-    columns = {
-        "subject": pa.array(subjects, pa.string()),
-        "split": pa.array([splits[subject] for subject in subjects], pa.string()),
-        "vertices": mesh_column(np.stack([vocaset.templates[subject] for subject in subjects])),
-    }
-    write_table(path, pa.table(columns))
+def _damaged(path: Path, why: object) -> DataError:
+    return DataError(f"{path} is damaged: {why}. Run rig_mouths again, or copy the dataset again.")

@@ -8,11 +8,15 @@ import pytest
 
 from ecavatar.config import FuNetSettings, PairsSettings, RigSettings, SelfTalkSettings, TrainingSettings
 from ecavatar.corpora.vocaset import Vocaset
+from ecavatar.face.model import FaceAsset
+from ecavatar.mouth.fit import MouthFit
 from ecavatar.storage.parquet import vector_column, write_table
 from ecavatar.storage.shards import shard_path
 from ecavatar.training.pairs import FacePool, draw_pairs, write_pairs
-from ecavatar.vocateeth.dataset import VocaTeeth, finish_vocateeth, subjects_of, write_subject
+from ecavatar.vocateeth import build
+from ecavatar.vocateeth.dataset import VocaTeeth
 from tests.fabricate import write_hubert
+from tests.fabricate_mouth import small_mouth
 
 TRAINING = TrainingSettings(
     device="cpu", precision="no", threads=1, epochs=4, batch=3, learning_rate=0.01, schedule="cosine", clip_norm=1.0,
@@ -48,10 +52,7 @@ def world(tmp_path_factory, small_face, small_vocaset) -> Path:
     """face.npz, vocateeth/, hubert/, pool/ and pairs/ of the small face."""
     root = tmp_path_factory.mktemp("world")
     small_face.save(root / "face.npz")
-    vocaset, rig = Vocaset.open(small_vocaset), RigSettings(fps=30, patch_mm=0.0, max_rejects=0.1)
-    for subject in subjects_of(vocaset):
-        write_subject(root / "vocateeth", vocaset, subject, small_face, rig)
-    finish_vocateeth(root / "vocateeth", vocaset, small_face, rig)
+    _write_teeth(root / "vocateeth", Vocaset.open(small_vocaset), small_face)
     write_hubert(root / "hubert")
     _write_pool(root / "pool")
     (root / "pairs").mkdir()
@@ -59,6 +60,18 @@ def world(tmp_path_factory, small_face, small_vocaset) -> Path:
     pairs = draw_pairs(teeth, pool.item_ids, PairsSettings(train=20, validation=5, validation_faces=0.25), seed=3)
     write_pairs(root / "pairs", pairs, teeth)
     return root
+
+
+def _write_teeth(directory: Path, vocaset: Vocaset, asset: FaceAsset) -> None:
+    """Networks read faces and angles alone, so the mouth lies anywhere: the small face has no lips to fit one to."""
+    mouth, rig = small_mouth(), RigSettings(mouth="procedural", fps=30, patch_mm=0.0, max_rejects=0.1)
+    fit = MouthFit(scale=1.0, rotation=np.eye(3), translation=np.zeros(3), axis=np.eye(3)[0], pivot=np.zeros(3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "fit_mouth", lambda *_: fit)
+        patch.setattr(build, "outer_skin", lambda face: face.faces)
+        for subject in build.subjects_of(vocaset):
+            build.write_subject(directory, vocaset, subject, asset, mouth, rig)
+    build.finish_vocateeth(directory, vocaset, asset, mouth, rig)
 
 
 def _write_pool(directory: Path, count: int = 12) -> None:

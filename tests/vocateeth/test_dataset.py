@@ -1,107 +1,157 @@
-"""VOCATeeth on disk: what is written reads back, clip by clip, and names what is missing."""
+"""VOCATeeth on disk: what was recorded reads back, clip by clip and frame by frame, with its mouth."""
 
+import json
 import pickle
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from ecavatar.config import RigSettings
-from ecavatar.corpora.vocaset import Vocaset
-from ecavatar.errors import DataError, TopologyError
+from ecavatar.errors import AssetMissingError, DataError, TopologyError
+from ecavatar.mouth.fit import fit_mouth, pose_mouth
+from ecavatar.mouth.penetration import measure_penetration, outer_skin
 from ecavatar.mouth.rig import ChinRig
-from ecavatar.storage.manifest import verify_manifest
-from ecavatar.storage.rejects import read_rejects
-from ecavatar.vocateeth import dataset
-from ecavatar.vocateeth.dataset import VocaTeeth, finish_vocateeth, missing_clips, subjects_of, write_subject
-
-SETTINGS = RigSettings(fps=30, patch_mm=0.0, max_rejects=0.5)
+from ecavatar.storage.parquet import read_table
+from ecavatar.vocateeth.dataset import VocaTeeth, read_rows
 
 
-def rigged(directory, root, asset, order=1):
-    vocaset = Vocaset.open(root)
-    for subject in subjects_of(vocaset)[::order]:
-        write_subject(directory, vocaset, subject, asset, SETTINGS)
-    finish_vocateeth(directory, vocaset, asset, SETTINGS)
-    return vocaset, VocaTeeth.open(directory)
+@pytest.fixture
+def copied(tmp_path, teeth):
+    directory = tmp_path / "copied"
+    shutil.copytree(teeth.directory, directory)
+    return directory
 
 
-@pytest.fixture(scope="module")
-def teeth(tmp_path_factory, small_vocaset, small_face):
-    return rigged(tmp_path_factory.mktemp("teeth") / "vocateeth", small_vocaset, small_face)
-
-
-def test_every_clip_reads_back_alone_with_the_angles_of_its_rig(teeth, small_face):
-    vocaset, stored = teeth
-    for clip, raw in zip(stored.clips, vocaset.clips, strict=True):
-        assert (clip.clip_id, clip.split) == (raw.clip_id, raw.split)
+def test_every_face_reads_back_to_the_bit_with_the_angle_of_its_rig(teeth, vocaset, head, rig_settings):
+    assert len(teeth.clips) == len(vocaset.clips) == 8
+    for clip, raw in zip(teeth.clips, vocaset.clips, strict=True):
+        assert (clip.clip_id, clip.subject, clip.split) == (raw.clip_id, raw.subject, raw.split)
         expected = vocaset.vertices(raw, 30)
-        np.testing.assert_array_equal(stored.vertices(clip), expected)
-        rig = ChinRig.fit(vocaset.templates[clip.subject], small_face, SETTINGS)
-        np.testing.assert_allclose(stored.angles(clip), rig.angles(expected), atol=1e-7)
-        assert np.ptp(stored.angles(clip)) > 0.05
+        assert teeth.vertices(clip).tobytes() == expected.tobytes()
+        rig = ChinRig.fit(vocaset.templates[clip.subject], head, rig_settings)
+        np.testing.assert_allclose(teeth.angles(clip), rig.angles(expected), atol=1e-7)
+        assert np.ptp(teeth.angles(clip)) > 0.05
 
 
-def test_clips_that_cross_row_groups_read_alone(monkeypatch, tmp_path, teeth):
-    _, stored = teeth
-    clip = stored.clips[1]
-    expected = stored.vertices(clip)
-    moved = tmp_path / "regrouped"
-    shutil.copytree(stored.directory, moved)
-    for part in moved.glob("part-*.parquet"):
-        table = dataset.read_table(part)
-        dataset.write_table(part, table, row_group_size=4)
-    monkeypatch.setattr(dataset, "_GROUP", 4)
-    np.testing.assert_array_equal(VocaTeeth.open(moved).vertices(clip), expected)
+def test_any_frames_of_a_clip_are_those_of_the_whole_clip(teeth):
+    clip = teeth.clips[1]
+    whole = teeth.heads(clip)
+    for start, stop in ((0, 1), (3, 7), (clip.frames - 1, clip.frames), (0, clip.frames)):
+        np.testing.assert_array_equal(teeth.heads(clip, start, stop), whole[start:stop])
+        np.testing.assert_array_equal(teeth.vertices(clip, start, stop), whole[start:stop, : teeth.n_vertices])
+        np.testing.assert_array_equal(teeth.angles(clip, start, stop), teeth.angles(clip)[start:stop])
+    for start, stop in ((-1, 2), (4, 4), (0, clip.frames + 1)):
+        with pytest.raises(DataError, match=f"0..{clip.frames - 1}"):
+            teeth.heads(clip, start, stop)
 
 
-def test_templates_and_splits(teeth):
-    vocaset, stored = teeth
-    for subject, template in stored.templates().items():
-        np.testing.assert_array_equal(template, vocaset.templates[subject])
-    assert len(stored.of_split("train")) == 4
-    assert len(stored.of_split("val")) == 2
-    assert len(stored.of_split("test")) == 1
-    assert {clip.split for clip in stored.clips} == {"train", "val", "test", ""}
+def test_the_mouth_on_disk_is_the_fitted_one_within_a_micrometre(teeth, vocaset, head, mouth, rig_settings):
+    clip = teeth.clips[0]
+    template = vocaset.templates[clip.subject]
+    rig = ChinRig.fit(template, head, rig_settings)
+    angles = rig.angles(vocaset.vertices(vocaset.clips[0], 30))
+    exact = pose_mouth(mouth, fit_mouth(mouth, template, head), angles)
+    read = teeth.heads(clip)[:, teeth.n_vertices :]
+    assert abs(read.astype(np.float64) - exact).max() < 1e-6
+    assert np.ptp(read[:, mouth.follows_jaw], axis=0).max() > 1e-3
+    assert np.ptp(read[:, ~mouth.follows_jaw], axis=0).max() == 0
+
+
+def test_templates_fits_and_penetration_stand_with_each_subject(teeth, vocaset, head, mouth):
+    table = read_table(teeth.directory / "templates.parquet").to_pylist()
+    for subject, template in teeth.templates().items():
+        assert template.tobytes() == vocaset.templates[subject].tobytes()
+    for row in table:
+        template = vocaset.templates[row["subject"]]
+        expected, stored = fit_mouth(mouth, template, head), teeth.fit(row["subject"])
+        assert stored.scale == expected.scale
+        for name in ("rotation", "translation", "axis", "pivot"):
+            np.testing.assert_array_equal(getattr(stored, name), getattr(expected, name))
+        out = measure_penetration(template, outer_skin(head), expected.closed(mouth))
+        assert (row["penetration_deepest_m"], row["penetration_vertices"]) == (out.deepest_m, out.vertices)
+    with pytest.raises(DataError, match="nobody"):
+        teeth.fit("nobody")
+
+
+def test_sound_is_the_recorded_one_to_the_bit(teeth, vocaset, raw):
+    recordings = pickle.loads((raw / "raw_audio_fixed.pkl").read_bytes())
+    for clip, heard in zip(teeth.clips, vocaset.clips, strict=True):
+        samples, rate = teeth.samples(clip)
+        assert samples.dtype == np.int16
+        np.testing.assert_array_equal(samples, recordings[heard.subject][heard.sentence]["audio"])
+        np.testing.assert_array_equal(teeth.audio(clip)[0], vocaset.audio(heard)[0])
+        assert rate == vocaset.audio(heard)[1] == 22000
+        assert clip.duration_mismatch_s == pytest.approx(vocaset.duration_mismatch(heard), abs=1e-6)
+
+
+def test_splits_and_topology(teeth, head, mouth):
+    assert [len(teeth.of_split(name)) for name in ("train", "val", "test")] == [4, 2, 1]
+    assert {clip.split for clip in teeth.clips} == {"train", "val", "test", ""}
     with pytest.raises(DataError, match="clips by split"):
-        stored.of_split("holdout")
+        teeth.of_split("holdout")
+    teeth.require_topology(head.topology)
     with pytest.raises(TopologyError):
-        stored.require_topology("flame")
+        teeth.require_topology("flame")
+    triangles = teeth.faces()
+    np.testing.assert_array_equal(triangles[: len(head.faces)], head.faces)
+    np.testing.assert_array_equal(triangles[len(head.faces) :], mouth.faces + head.n_vertices)
 
 
-def test_same_bytes_in_any_order_and_finished_parts_are_kept(tmp_path, teeth, small_vocaset, small_face):
-    _, stored = teeth
-    vocaset, other = rigged(tmp_path / "vocateeth", small_vocaset, small_face, order=-1)
-    assert other.fingerprint() == stored.fingerprint()
-    assert verify_manifest(other.directory) == []
-    subject = subjects_of(vocaset)[0]
-    assert not write_subject(other.directory, vocaset, subject, small_face, SETTINGS)
-    changed = SETTINGS.model_copy(update={"patch_mm": 30.0})
-    assert write_subject(other.directory, vocaset, subject, small_face, changed)
+def test_a_clip_is_a_row_group_of_each_part(teeth):
+    for part, (faces, sounds) in enumerate(zip(teeth.parts, teeth.sounds, strict=True)):
+        own = [clip for clip in teeth.clips if clip.part == part]
+        groups = pq.ParquetFile(faces).metadata
+        assert [groups.row_group(k).num_rows for k in range(groups.num_row_groups)] == [clip.frames for clip in own]
+        assert pq.ParquetFile(sounds).num_row_groups == len(own)
+        for clip in own:
+            assert set(read_rows(faces, clip.row_group, ["clip_id"], 0, clip.frames)["clip_id"].to_pylist()) == {
+                clip.clip_id
+            }
 
 
-def test_missing_and_broken_clips_are_named_and_counted(tmp_path, small_vocaset, small_face):
-    root = tmp_path / "raw"
-    shutil.copytree(small_vocaset, root)
-    recordings = pickle.loads((root / "raw_audio_fixed.pkl").read_bytes())
-    del recordings["FaceTalk_170728_03272_TA"]["sentence02"]
-    (root / "raw_audio_fixed.pkl").write_bytes(pickle.dumps(recordings, protocol=2))
-    vocaset, stored = rigged(tmp_path / "vocateeth", root, small_face)
-    assert read_rejects(stored.directory / "rejects.parquet")["item_id"].tolist() == [
-        "FaceTalk_170728_03272_TA_sentence02"
-    ]
-    assert missing_clips(vocaset) == ["FaceTalk_170728_03272_TA_sentence03", "FaceTalk_170904_00128_TA_sentence02"]
-    strict = SETTINGS.model_copy(update={"max_rejects": 0.05})
-    with pytest.raises(DataError, match="no_audio"):
-        finish_vocateeth(stored.directory, vocaset, small_face, strict)
+def test_an_opened_dataset_can_be_pickled(teeth):
+    again = pickle.loads(pickle.dumps(teeth))
+    np.testing.assert_array_equal(again.heads(again.clips[2], 1, 3), teeth.heads(teeth.clips[2], 1, 3))
 
 
-def test_an_unfinished_dataset_is_refused(tmp_path, teeth, small_vocaset, small_face):
-    _, stored = teeth
-    broken = tmp_path / "broken"
-    shutil.copytree(stored.directory, broken)
-    sorted(broken.glob("part-*.parquet"))[1].unlink()
+def test_missing_parts_and_other_formats_are_refused(copied):
+    with pytest.raises(AssetMissingError, match="nowhere"):
+        VocaTeeth.open(copied / "nowhere")
+    info = json.loads((copied / "info.json").read_text())
+    (copied / "info.json").write_text(json.dumps(info | {"format": "vocateeth-1"}))
+    with pytest.raises(DataError, match=r"'vocateeth-1'. Run rig_mouths again"):
+        VocaTeeth.open(copied)
+    (copied / "info.json").write_text(json.dumps({key: value for key, value in info.items() if key != "clips"}))
+    with pytest.raises(DataError, match=r"info\.json is damaged.*clips"):
+        VocaTeeth.open(copied)
+    (copied / "info.json").write_text(json.dumps(info))
+    sorted((copied / "data" / "audio").iterdir())[1].unlink()
     with pytest.raises(DataError, match="lacks 1 of 4"):
-        VocaTeeth.open(broken)
-    with pytest.raises(DataError, match="subjects"):
-        write_subject(broken, Vocaset.open(small_vocaset), "nobody", small_face, SETTINGS)
+        VocaTeeth.open(copied)
+
+
+@pytest.mark.parametrize("kind", ["faces", "audio"])
+def test_a_damaged_part_is_named(copied, kind):
+    stored = VocaTeeth.open(copied)
+    part = sorted((copied / "data" / kind).iterdir())[0]
+    content = bytearray(part.read_bytes())
+    content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+    part.write_bytes(content)
+    with pytest.raises(DataError, match=f"{part.name} is damaged"):
+        stored.heads(stored.clips[0]) if kind == "faces" else stored.audio(stored.clips[0])
+    part.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=f"{part.name} is damaged"):
+        stored.heads(stored.clips[0]) if kind == "faces" else stored.audio(stored.clips[0])
+
+
+def test_parts_in_each_others_place_are_not_read_as_something_else(copied):
+    stored = VocaTeeth.open(copied)
+    for kind in ("faces", "audio"):
+        first, second = sorted((copied / "data" / kind).iterdir())[:2]
+        first.rename(copied / "aside")
+        second.rename(first)
+        (copied / "aside").rename(second)
+    for read in (stored.vertices, stored.audio):
+        with pytest.raises(DataError, match="is damaged"):
+            read(stored.clips[0])

@@ -1,0 +1,144 @@
+"""VOCATeeth with all V+M vertices of every frame written out, for programs that cannot make a mouth themselves.
+
+`npy`, the layout of FaceFormer's and SelfTalk's data:
+
+    vertices_npy/CLIP.npy   (T, 3 (V+M)) float32 metres, row by row x, y, z of each vertex
+    wav/CLIP.wav            16 bit, as recorded
+    templates.pkl           subject -> (V+M, 3) float32: pickle protocol 2, as those programs open it
+    topology.npz            `faces`: triangles of the joined head
+    info.json               topology, fps, clips with subject, split and frames
+
+Frames are those of VOCATeeth, thirty a second by default. The scripts of the field expect sixty and take every second
+one: switch that off there.
+
+`parquet`: `data/part-*.parquet`, one per subject, one row group per clip, as VOCATeeth's own but with all vertices; the
+other files as above, the sound in `wav/`.
+
+It takes three times the disk and more; one clip is in memory at a time.
+"""
+
+import contextlib
+import errno
+import pickle
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+
+from ecavatar.errors import DataError
+from ecavatar.storage.files import atomic_path, write_json
+from ecavatar.storage.parquet import open_writer
+from ecavatar.storage.shards import shard_path
+from ecavatar.vocateeth.dataset import TOPOLOGY, TeethClip, VocaTeeth
+from ecavatar.vocateeth.face_rows import face_schema, face_table
+
+Format = Literal["npy", "parquet"]
+_MARGIN = 2**20  # bytes beside the meshes: headers, templates, info
+
+
+def materialise(directory: Path, out: Path, format: Format, splits: Sequence[str] | None = None) -> int:
+    """Write the heads of the VOCATeeth in `directory` to the folder `out`, whole or not at all.
+
+    Args:
+        directory: the dataset.
+        out: the folder to make; must not exist.
+        format: see the module.
+        splits: only clips of these; None: all, also those in no split.
+
+    Returns:
+        How many frames.
+
+    Raises:
+        AssetMissingError, DataError: from `VocaTeeth.open`; `out` exists, a split has no clips, a part is damaged, or
+            the disk is too full.
+    """
+    teeth = VocaTeeth.open(directory)
+    if out.exists():
+        raise DataError(f"{out} exists, and would be replaced. Name a folder that does not exist.")
+    if format not in ("npy", "parquet"):
+        raise DataError(f"unknown format {format!r}; there are npy and parquet.")
+    clips = teeth.clips if splits is None else [clip for split in splits for clip in teeth.of_split(split)]
+    _require_space(out, teeth, clips)
+    with _full_disk_told(out), atomic_path(out) as temporary:
+        (temporary / "wav").mkdir(parents=True)
+        write = _write_arrays if format == "npy" else _write_parts
+        write(temporary, teeth, clips)
+        _write_templates(temporary / "templates.pkl", teeth)
+        shutil.copyfile(teeth.directory / TOPOLOGY, temporary / TOPOLOGY)
+        write_json(temporary / "info.json", _info(teeth, clips))
+    return sum(clip.frames for clip in clips)
+
+
+def materialised_bytes(teeth: VocaTeeth, clips: Sequence[TeethClip]) -> int:
+    """Bytes of all vertices of the clips as float32."""
+    return sum(clip.frames for clip in clips) * (teeth.n_vertices + len(teeth.mouth.vertices)) * 3 * 4
+
+
+def _write_arrays(root: Path, teeth: VocaTeeth, clips: Sequence[TeethClip]) -> None:
+    (root / "vertices_npy").mkdir()
+    for clip in clips:
+        heads = teeth.heads(clip)
+        np.save(root / "vertices_npy" / f"{clip.clip_id}.npy", heads.reshape(len(heads), -1), allow_pickle=False)
+        _write_sound(root, teeth, clip)
+
+
+def _write_parts(root: Path, teeth: VocaTeeth, clips: Sequence[TeethClip]) -> None:
+    subjects = sorted({clip.subject for clip in clips})
+    schema = face_schema(teeth.n_vertices + len(teeth.mouth.vertices))
+    for index, subject in enumerate(subjects):
+        texts = {"topology": f"{teeth.topology}+mouth", "fps": str(teeth.fps), "subject": subject}
+        with open_writer(shard_path(root / "data", index, len(subjects)), schema, texts) as writer:
+            for clip in (clip for clip in clips if clip.subject == subject):
+                faces, angles = teeth.frames(clip)
+                table = face_table(clip, angles, teeth.joined(subject, faces, angles), schema)
+                writer.write_table(table, row_group_size=clip.frames)
+                _write_sound(root, teeth, clip)
+
+
+def _write_sound(root: Path, teeth: VocaTeeth, clip: TeethClip) -> None:
+    samples, rate = teeth.samples(clip)
+    soundfile.write(root / "wav" / f"{clip.clip_id}.wav", samples, rate, subtype="PCM_16")
+
+
+def _write_templates(path: Path, teeth: VocaTeeth) -> None:
+    closed = np.zeros(1, dtype=np.float32)
+    heads = {name: teeth.joined(name, face[None], closed)[0] for name, face in teeth.templates().items()}
+    path.write_bytes(pickle.dumps(heads, protocol=2))
+
+
+def _info(teeth: VocaTeeth, clips: Sequence[TeethClip]) -> dict[str, object]:
+    listed = [
+        {"clip_id": clip.clip_id, "subject": clip.subject, "split": clip.split, "frames": clip.frames} for clip in clips
+    ]
+    return {
+        "topology": f"{teeth.topology}+mouth",
+        "fps": teeth.fps,
+        "vertices": {"face": teeth.n_vertices, "mouth": len(teeth.mouth.vertices)},
+        "clips": listed,
+        "vocateeth_manifest_sha256": teeth.fingerprint(),
+    }
+
+
+def _require_space(out: Path, teeth: VocaTeeth, clips: Sequence[TeethClip]) -> None:
+    """What Parquet saves is not counted on: it is not known before."""
+    needed = materialised_bytes(teeth, clips) + _MARGIN
+    parent = next(path for path in out.absolute().parents if path.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise DataError(
+            f"{out} needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free. Free space, or name fewer "
+            "splits; windows of `TeethClips` need no materialised copy."
+        )
+
+
+@contextlib.contextmanager
+def _full_disk_told(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(f"no space left while writing {out} ({error}); nothing was kept. Free space first.") from None
