@@ -69,8 +69,8 @@ class TeethClips(Dataset[TeethItem]):
     """Clips of a VOCATeeth, or windows of them, in stored order.
 
     Only the index is held: every item is read from disk when it is asked for and files are closed again, so the object
-    can be pickled and forked. An item costs its clip's frames up to its own last one and the clip's sound; templates are
-    read once.
+    can be pickled and forked. An item costs its clip's frames up to its own last one and the clip's sound; templates
+    are read once.
     """
 
     def __init__(
