@@ -16,6 +16,8 @@ from typing import Any, Literal
 from ecavatar.errors import AssetMissingError, ConfigError, DataError, EcavatarError
 from ecavatar.face.flame.parts import PART_FILES, REQUIRED_PARTS, missing_parts, write_flame_part
 from ecavatar.face.model import FaceAsset
+from ecavatar.mouth.model import MouthMesh
+from ecavatar.mouth.mouth_file import convert_mouth
 from ecavatar.storage.files import atomic_path, read_json, sha256_file, write_json
 
 Convert = Callable[[Path, Path, str | None], dict[str, object]]
@@ -35,11 +37,12 @@ class Asset:
     path: str
     """Where it lies below data/<profile>/."""
     needed_by: str
-    """Stages that read it; "" when none does yet."""
+    """Stages that read it; "" where the pipeline does without it."""
     without: str
     """What works while it is missing."""
-    form: Literal["file", "folder", "corpus"] = "file"
-    """A corpus is a folder too large to copy: the user puts it where it belongs."""
+    form: Literal["file", "folder", "corpus", "collection"] = "file"
+    """A corpus is a folder too large to copy: the user puts it where it belongs. A collection is a folder of converted
+    files, each named by its content's hash, of which params.yaml names one."""
     files: tuple[str, ...] = ()
     """For a folder: names that must be in it, alternatives separated by "|"; none: any file. For a file: empty."""
     convert: Convert | None = None
@@ -54,11 +57,13 @@ class Asset:
     @property
     def is_folder(self) -> bool:
         """Whether the user has a folder of it, not a file."""
-        return self.form != "file"
+        return self.form in ("folder", "corpus")
 
     def find(self, data: Path) -> Path | None:
         """The asset below the profile's data folder, or None; a folder counts when its files are there."""
         path = data / self.path
+        if self.form == "collection":
+            return path if path.is_dir() and any(path.glob("*.npz")) else None
         if self.is_folder:
             return path if path.is_dir() and not self.problems(path) else None
         return path if path.is_file() else None
@@ -103,6 +108,12 @@ def _convert_emica(source: Path, folder: Path, _basis: str | None) -> dict[str, 
     from ecavatar.reconstruction.emica.checkpoint import convert_checkpoint  # torch takes seconds to import
 
     return convert_checkpoint(source, folder / "emica.safetensors")
+
+
+def _convert_mouth(source: Path, folder: Path, _basis: str | None) -> dict[str, object]:
+    made = convert_mouth(source, None, folder)
+    mouth = MouthMesh.load(made)
+    return {"file": made.name, "vertices": len(mouth.vertices), "faces": len(mouth.faces)}
 
 
 _FACE_FOLDER = "assets/face"  # all that reconstruction reads: one dependency of its stage
@@ -157,12 +168,17 @@ ASSETS: tuple[Asset, ...] = (
     ),
     _corpus(
         "vocaset",
-        "VOCASET (data_verts.npy, raw_audio_fixed.pkl, subj_seq_to_idx.pkl, templates.pkl)",
+        "VOCASET (its four raw files, or templates.pkl with the folders vertices_npy and wav)",
         "the Max Planck Institute (voca.is.tue.mpg.de, registration)",
         _RESEARCH,
         "rig_mouths, train_selftalk, track_emotions, predict, benchmark",
         "the sample profile's spoken sentences",
-        ("data_verts.npy", "raw_audio_fixed.pkl", "subj_seq_to_idx.pkl", "templates.pkl"),
+        (
+            "templates.pkl",
+            "data_verts.npy|vertices_npy",
+            "raw_audio_fixed.pkl|wav",
+            "subj_seq_to_idx.pkl|vertices_npy",
+        ),
     ),
     _corpus(
         "ravdess",
@@ -227,6 +243,17 @@ ASSETS: tuple[Asset, ...] = (
         without="reconstruction by MediaPipe landmarks (reconstruct.backend: landmarks)",
         convert=_convert_emica,
         backend="emica",
+    ),
+    Asset(
+        kind="mouth",
+        what="a mesh of teeth, gums and tongue (.obj or .ply, part labels in its groups or beside it)",
+        grantor="your modeller, or FaceGen (facegen.com) for the paper's own",
+        licence="as its maker says",
+        path="assets/mouth",
+        needed_by="",
+        without="the open mouth, which the pipeline makes (rig.mouth: procedural)",
+        form="collection",
+        convert=_convert_mouth,
     ),
     Asset(
         kind="hubert",
@@ -316,7 +343,10 @@ def add_asset(kind: str, source: Path, data: Path, basis: str | None = None) -> 
     if target.resolve().parent.is_relative_to(source.resolve()):
         raise DataError(f"{source} holds {target}, where it would be copied to. Give the folder of {kind} alone.")
     facts: dict[str, object] = {}
-    if asset.convert is not None:
+    if asset.form == "collection" and asset.convert is not None:
+        facts = asset.convert(source, target, basis)
+        target = target / str(facts["file"])
+    elif asset.convert is not None:
         facts = _with_earlier(asset, asset.convert(source, target.parent, basis), data)
     else:
         _copy(source, target)
@@ -334,6 +364,8 @@ def what_is_next(kind: str, data: Path) -> str:
         data: the profile's data folder (data/full).
     """
     notes = [_face_model_state(data)] if kind in PART_FILES else []
+    if kind == "mouth":
+        notes.append("To use it, name that file in params.yaml as rig.mouth.")
     if kind == "flame" and _recorded(kind, data).get("basis_known_by") == "name":
         basis = _recorded(kind, data)["basis"]
         notes.append(f"It was taken for {basis} because of its name; if it is not, add it again with --basis.")

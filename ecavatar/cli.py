@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ecavatar.assets import ASSETS, add_asset, asset_of_kind, what_is_next
-from ecavatar.config import ExportSettings, ReconstructSettings, SelectSettings, load_params
+from ecavatar.config import ExportSettings, ReconstructSettings, RigSettings, SelectSettings, load_params
 from ecavatar.doctor import Diagnosis, diagnose
 from ecavatar.emotion import Emotion, LabelPair
 from ecavatar.errors import ConfigError, EcavatarError
 
 if TYPE_CHECKING:
     from ecavatar.face.model import FaceAsset
+    from ecavatar.mouth.model import MouthMesh
 
 app = typer.Typer(
     help="Talking 3D faces with emotion from one photo and speech.",
@@ -43,7 +44,7 @@ ProfileName = Annotated[
     str, typer.Option("--profile", help="Whose models, data/<profile>, and whose section of the settings file.")
 ]
 ParamsFile = Annotated[Path, typer.Option("--params", help="Settings file.")]
-Release = Annotated[Path, typer.Argument(help="Folder of an Emolib release.")]
+Release = Annotated[Path, typer.Argument(help="Folder of a release, Emolib or VOCATeeth.")]
 
 _LINE_EVERY_SECONDS = 30.0
 _SHOWN = 10
@@ -62,6 +63,13 @@ class Backend(StrEnum):
 
     landmarks = "landmarks"
     emica = "emica"
+
+
+class Materialised(StrEnum):
+    """How whole heads are written out."""
+
+    npy = "npy"
+    parquet = "parquet"
 
 
 class Meshes(StrEnum):
@@ -93,7 +101,7 @@ def list_assets(*, as_json: AsJson = False, data: DataFolder = Path("data/full")
         print(f"{asset.kind}: {'found' if asset.find(data) else 'missing'}, {data / asset.path}")
         print(f"    what        {asset.what}")
         print(f"    granted by  {asset.grantor}; {asset.licence}")
-        print(f"    needed by   {asset.needed_by or 'nothing yet'}; without it: {asset.without}")
+        print(f"    needed by   {asset.needed_by or 'nothing by itself'}; without it: {asset.without}")
         print(f"    to add      {asset.how_to_add(data)}")
 
 
@@ -241,20 +249,59 @@ def verify(
     *,
     face_model: Annotated[
         Path | None,
-        typer.Option(help="The face model (npz): check the release's meshes against its coefficients, too."),
+        typer.Option(help="The face model (npz): compute again what follows from it, meshes or jaw angles."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute everything a release says about itself; exit code 2 if something is wrong."""
-    from ecavatar.emolib.verify import verify as problems_of
     from ecavatar.face.model import FaceAsset
+    from ecavatar.releases import verify_release
 
-    problems = problems_of(release, None if face_model is None else FaceAsset.load(face_model))
+    problems = verify_release(release, None if face_model is None else FaceAsset.load(face_model))
     listed = "\n".join(f"  {problem}" for problem in problems)
     text = f"{release}: {len(problems)} problem(s):\n{listed}" if problems else f"{release}: all is as it says."
     _answer({"problems": problems}, text, as_json=as_json)
     if problems:
         raise typer.Exit(2)
+
+
+@app.command(epilog="Example: ecavatar rig downloads/VOCASET --out vocateeth --mouth my_mouth.obj")
+def rig(
+    vocaset: Annotated[Path, typer.Argument(help="VOCASET: its four raw files, or vertices_npy/ with wav/.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the VOCATeeth; what a killed run finished is kept.")],
+    mouth: Annotated[
+        Path | None,
+        typer.Option(help="Your own mouth (.obj or .ply with labels, or .npz); default: the open one."),
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Part labels of --mouth (.csv, .json or .npy).")] = None,
+    materialise: Annotated[
+        Materialised | None, typer.Option(help="Whole heads too, into OUT-heads-npy or -parquet.")
+    ] = None,
+    fps: Annotated[int, typer.Option(min=1, help="Frames per second kept; must divide 60.")] = 30,
+    patch_mm: Annotated[
+        float, typer.Option(min=0, help="Average chin and ear points over this radius; 0 is the paper's.")
+    ] = 0.0,
+    workers: Annotated[int, typer.Option(min=1, help="Subjects at a time; changes no byte.")] = 1,
+    profile: ProfileName = "sample",
+    as_json: AsJson = False,
+) -> None:
+    """Give every VOCASET head teeth, gums and a tongue that follow its chin."""
+    from ecavatar.vocateeth.build import rig_folder
+    from ecavatar.vocateeth.materialise import materialise as write_heads
+
+    heads = None if materialise is None else out.with_name(f"{out.name}-heads-{materialise.value}")
+    if heads is not None and heads.exists():
+        raise ConfigError(f"{heads} exists; --materialise would replace it. Move it away first.")
+    settings = RigSettings(mouth="as given", fps=fps, patch_mm=patch_mm, max_rejects=1.0)
+    with _progress("subjects") as report:
+        counts = rig_folder(
+            vocaset, out, _face_model(profile), settings, _mouth(mouth, labels), workers=workers, progress=report
+        )
+    text = f"{out}: {', '.join(f'{count} {name}' for name, count in counts.items())}"
+    if materialise is not None and heads is not None:
+        text += f"; {write_heads(out, heads, materialise.value)} whole heads in {heads}"
+    _answer(dict(counts), text, as_json=as_json)
 
 
 @app.command(epilog="Example: ecavatar face photo.png --out face")
@@ -431,6 +478,18 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
                 print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
 
         yield report
+
+
+def _mouth(path: Path | None, labels: Path | None) -> "MouthMesh":
+    """The mouth to fit: the open one, or the user's."""
+    from ecavatar.mouth.mouth_file import read_mouth
+    from ecavatar.mouth.source import open_mouth
+
+    if path is None and labels is not None:
+        raise ConfigError("--labels says what the vertices of --mouth are; give both.")
+    if path is None or path.suffix == ".npz":
+        return open_mouth("procedural" if path is None else str(path))
+    return read_mouth(path, labels)
 
 
 def _label(emotion: str | None, level: int | None) -> LabelPair | None:

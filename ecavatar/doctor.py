@@ -64,7 +64,8 @@ class AssetState:
         """State, need and next step in one line."""
         if self.is_found:
             return f"found at {self.path}"
-        need = f"full needs it for {self.needed_by}" if self.needed_by else f"a part of {self.part_of}"
+        need = f"full needs it for {self.needed_by}" if self.needed_by else "optional"
+        need = f"a part of {self.part_of}" if self.part_of else need
         return f"missing ({need}; without it: {self.without}). To add: {self.how_to_add}"
 
 

@@ -11,6 +11,9 @@ from ecavatar.doctor import NO_TRUTH, diagnose
 from ecavatar.errors import AssetMissingError, BasisError, ConfigError, DataError
 from ecavatar.face.flame.parts import PART_FILES
 from ecavatar.face.model import _DTYPES, _FORMAT, FaceAsset
+from ecavatar.mouth.model import Part
+from ecavatar.mouth.procedural import procedural_mouth
+from ecavatar.mouth.source import open_mouth
 from ecavatar.storage.arrays import write_arrays
 from ecavatar.storage.files import read_json, sha256_file, write_json
 from tests.fabricate_flame import (
@@ -272,3 +275,24 @@ def test_a_face_model_file_with_missing_or_wrong_tags_is_refused(tmp_path, facts
     write_arrays(tmp_path / "f.npz", arrays, {"format": _FORMAT} | facts)
     with pytest.raises(DataError, match=r"f\.npz is damaged"):
         assets.add_asset("face-model", tmp_path / "f.npz", tmp_path / "data")
+
+
+def test_a_users_mouth_is_named_by_its_content_and_params_name_it(tmp_path):
+    mouth = procedural_mouth()
+    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in mouth.vertices]
+    for part in Part:
+        rows = mouth.faces[mouth.part[mouth.faces[:, 0]] == part] + 1
+        lines += [f"g {part.label}", *(f"f {a} {b} {c}" for a, b, c in rows)]
+    (tmp_path / "mine.obj").write_text("\n".join(lines))
+    data = tmp_path / "data"
+    assert assets.asset_of_kind("mouth").find(data) is None
+    added = assets.add_asset("mouth", tmp_path / "mine.obj", data)
+    assert added.parent == data / "assets/mouth"
+    assert len(open_mouth(str(added)).faces) == len(mouth.faces)
+    assert "rig.mouth" in assets.what_is_next("mouth", data)
+    assert read_json(added.with_name(f"{added.name}.asset.json"))["vertices"] == len(mouth.vertices)
+    assert assets.asset_of_kind("mouth").find(data) is not None
+    assert "mouth" not in missing(tmp_path / "other", "emica"), "the open mouth is there for everybody"
+    renamed = added.rename(added.with_name("mouth-000000000000.npz"))
+    with pytest.raises(DataError, match="changed or renamed"):
+        open_mouth(str(renamed))
