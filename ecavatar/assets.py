@@ -171,7 +171,7 @@ ASSETS: tuple[Asset, ...] = (
         "VOCASET (its four raw files, or templates.pkl with the folders vertices_npy and wav)",
         "the Max Planck Institute (voca.is.tue.mpg.de, registration)",
         _RESEARCH,
-        "rig_mouths, train_selftalk, track_emotions, predict, benchmark",
+        "rig_mouths, track_emotions, predict, benchmark",
         "the sample profile's spoken sentences",
         (
             "templates.pkl",

@@ -11,9 +11,7 @@ from flows.paths import ProfilePaths
 def fit(profile: str) -> dict[str, float]:
     """Train the network; goes on from the checkpoint of a killed attempt."""
     paths = ProfilePaths(profile)
-    sources = SelfTalkSources(
-        face_model=paths.face_model, vocaset=paths.vocaset, vocateeth=paths.vocateeth, hubert=paths.hubert
-    )
+    sources = SelfTalkSources(face_model=paths.face_model, vocateeth=paths.vocateeth, hubert=paths.hubert)
     return fit_selftalk(
         sources,
         stage_settings(profile).selftalk,

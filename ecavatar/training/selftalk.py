@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ecavatar.config import SelfTalkSettings
-from ecavatar.corpora.vocaset import Vocaset
 from ecavatar.errors import DataError
 from ecavatar.face.model import FaceAsset
 from ecavatar.models.selftalk import (
@@ -66,19 +65,16 @@ class LipBatch:
     features: Float[Tensor, "clips frames width"] | None
 
 
-def load_clips(teeth: VocaTeeth, vocaset: Vocaset, split: str) -> list[LipClip]:
+def load_clips(teeth: VocaTeeth, split: str) -> list[LipClip]:
     """All clips of a split, in memory (VOCASET's 320 training clips: 2.5 GB).
 
     Raises:
-        DataError: the split is empty, or VOCASET lacks the sound of a clip.
+        DataError: the split is empty, or a part is damaged.
     """
-    recorded = {clip.clip_id: clip for clip in vocaset.clips}
     templates = teeth.templates()
     clips = []
     for clip in teeth.of_split(split):
-        if clip.clip_id not in recorded:
-            raise DataError(f"{clip.clip_id} is in VOCATeeth, but VOCASET has no such clip. Run rig_mouths again.")
-        sound, rate = vocaset.audio(recorded[clip.clip_id])
+        sound, rate = teeth.audio(clip)
         offsets = teeth.vertices(clip) - templates[clip.subject]
         clips.append(
             LipClip(
@@ -284,8 +280,6 @@ class SelfTalkSources:
     """What SelfTalk is trained from."""
 
     face_model: Path
-    vocaset: Path
-    """The raw corpus, for its sound."""
     vocateeth: Path
     hubert: Path
     """A transformers directory: encoder, and recogniser with its letters."""
@@ -311,13 +305,13 @@ def fit_selftalk(
         EcavatarError: a source is missing or does not fit, or training cannot go on.
     """
     asset = FaceAsset.load(sources.face_model)
-    teeth, vocaset = VocaTeeth.open(sources.vocateeth), Vocaset.open(sources.vocaset)
+    teeth = VocaTeeth.open(sources.vocateeth)
     teeth.require_topology(asset.topology)
-    data_hash = input_hash(teeth.fingerprint(), sources.hubert, sources.vocaset / "raw_audio_fixed.pkl", settings)
+    data_hash = input_hash(teeth.fingerprint(), sources.hubert, settings)
     with fixed_threads(settings.training.threads), seeded_torch(seed, "selftalk", "weights"):
         objective = selftalk_objective(
-            load_clips(teeth, vocaset, "train"),
-            load_clips(teeth, vocaset, "val"),
+            load_clips(teeth, "train"),
+            load_clips(teeth, "val"),
             SpeechEncoder.load(sources.hubert, frozen="all" if settings.encoder == "frozen" else "conv"),
             CtcRecogniser.load(sources.hubert),
             asset.regions["lips"],

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from ecavatar.config import FuNetSettings
-from ecavatar.corpora.vocaset import Vocaset
 from ecavatar.errors import DataError
 from ecavatar.face.model import FaceModel
 from ecavatar.face.regions import fusion_regions
@@ -24,10 +23,8 @@ from ecavatar.training.weights import load_weights
 from ecavatar.vocateeth.dataset import VocaTeeth
 
 
-def selftalk_sources(world, small_vocaset):
-    return SelfTalkSources(
-        face_model=world / "face.npz", vocaset=small_vocaset, vocateeth=world / "vocateeth", hubert=world / "hubert"
-    )
+def selftalk_sources(world):
+    return SelfTalkSources(face_model=world / "face.npz", vocateeth=world / "vocateeth", hubert=world / "hubert")
 
 
 def funet_sources(world):
@@ -41,12 +38,12 @@ def rows_of(curve):
         return list(csv.DictReader(file))
 
 
-def objective_of(world, small_vocaset, small_face, settings, frozen="all"):
-    teeth, vocaset = VocaTeeth.open(world / "vocateeth"), Vocaset.open(small_vocaset)
+def objective_of(world, small_face, settings, frozen="all"):
+    teeth = VocaTeeth.open(world / "vocateeth")
     with seeded_torch(0, "test"):
         return selftalk_objective(
-            load_clips(teeth, vocaset, "train"),
-            load_clips(teeth, vocaset, "val"),
+            load_clips(teeth, "train"),
+            load_clips(teeth, "val"),
             SpeechEncoder.load(world / "hubert", frozen=frozen),
             CtcRecogniser.load(world / "hubert"),
             small_face.regions["lips"],
@@ -54,13 +51,11 @@ def objective_of(world, small_vocaset, small_face, settings, frozen="all"):
         )
 
 
-def test_selftalk_is_trained_saved_and_predicts_alike_on_every_run(
-    tmp_path, world, small_vocaset, small_face, selftalk_settings
-):
+def test_selftalk_is_trained_saved_and_predicts_alike_on_every_run(tmp_path, world, small_face, selftalk_settings):
     figures = []
     for name in ("a", "b"):
         where = {"out": tmp_path / name, "curve": tmp_path / f"{name}.csv", "checkpoint": tmp_path / f"{name}.pt"}
-        figures.append(fit_selftalk(selftalk_sources(world, small_vocaset), selftalk_settings, 7, **where))
+        figures.append(fit_selftalk(selftalk_sources(world), selftalk_settings, 7, **where))
     for file in ("model.safetensors", "model.json", "interpreter.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
@@ -76,10 +71,10 @@ def test_selftalk_is_trained_saved_and_predicts_alike_on_every_run(
 
 
 def test_prediction_runs_neither_interpreter_nor_recogniser(
-    tmp_path, world, small_vocaset, small_face, selftalk_settings, monkeypatch
+    tmp_path, world, small_face, selftalk_settings, monkeypatch
 ):
     where = {"out": tmp_path / "w", "curve": tmp_path / "c.csv", "checkpoint": tmp_path / "c.pt"}
-    fit_selftalk(selftalk_sources(world, small_vocaset), selftalk_settings, 7, **where)
+    fit_selftalk(selftalk_sources(world), selftalk_settings, 7, **where)
 
     def forbidden(*_args, **_kwargs):
         raise AssertionError("prediction must not need it")
@@ -91,8 +86,8 @@ def test_prediction_runs_neither_interpreter_nor_recogniser(
     model.predict(torch.randn(8000), torch.from_numpy(small_face.template.copy()), 15)
 
 
-def test_a_batch_of_clips_weighs_frames_like_the_clips_alone(world, small_vocaset, small_face, selftalk_settings):
-    objective = objective_of(world, small_vocaset, small_face, selftalk_settings)
+def test_a_batch_of_clips_weighs_frames_like_the_clips_alone(world, small_face, selftalk_settings):
+    objective = objective_of(world, small_face, selftalk_settings)
     torch.nn.init.normal_(objective.module.animator.vertex_map.weight)
     objective.module.eval()
     clips = [objective.clips[0], objective.clips[1]]
@@ -104,11 +99,9 @@ def test_a_batch_of_clips_weighs_frames_like_the_clips_alone(world, small_vocase
     torch.testing.assert_close(together["reconstruction"], expected, rtol=1e-4, atol=0)
 
 
-def test_every_loss_reaches_the_animator_and_none_the_teacher(
-    world, small_vocaset, small_face, selftalk_settings, monkeypatch
-):
+def test_every_loss_reaches_the_animator_and_none_the_teacher(world, small_face, selftalk_settings, monkeypatch):
     monkeypatch.setattr(CtcRecogniser, "greedy_text", lambda *_: "TEA")  # an untrained one hears nothing
-    objective = objective_of(world, small_vocaset, small_face, selftalk_settings)
+    objective = objective_of(world, small_face, selftalk_settings)
     torch.nn.init.normal_(objective.module.animator.vertex_map.weight)
     batch = objective.batch([0, 1], torch.device("cpu"))
     for name in ("reconstruction", "velocity", "latent", "text"):
@@ -119,8 +112,8 @@ def test_every_loss_reaches_the_animator_and_none_the_teacher(
     assert not batch.teacher.hidden.requires_grad
 
 
-def test_an_unfrozen_encoder_is_trained(world, small_vocaset, small_face, selftalk_settings):
-    objective = objective_of(world, small_vocaset, small_face, selftalk_settings, frozen="conv")
+def test_an_unfrozen_encoder_is_trained(world, small_face, selftalk_settings):
+    objective = objective_of(world, small_face, selftalk_settings, frozen="conv")
     torch.nn.init.normal_(objective.module.animator.vertex_map.weight)
     batch = objective.batch([0, 1, 2], torch.device("cpu"))
     assert batch.features is None
@@ -130,20 +123,16 @@ def test_an_unfrozen_encoder_is_trained(world, small_vocaset, small_face, selfta
     assert all(parameter.grad is None for parameter in encoder.feature_extractor.parameters())
 
 
-def test_a_transcript_that_is_empty_everywhere_still_trains(
-    tmp_path, world, small_vocaset, selftalk_settings, monkeypatch
-):
+def test_a_transcript_that_is_empty_everywhere_still_trains(tmp_path, world, selftalk_settings, monkeypatch):
     monkeypatch.setattr(CtcRecogniser, "greedy_text", lambda *_: "")
     where = {"out": tmp_path / "w", "curve": tmp_path / "c.csv", "checkpoint": tmp_path / "c.pt"}
-    fit_selftalk(selftalk_sources(world, small_vocaset), selftalk_settings, 7, **where)
+    fit_selftalk(selftalk_sources(world), selftalk_settings, 7, **where)
     rows = rows_of(tmp_path / "c.csv")
     assert {float(row["train_text"]) for row in rows[1:]} == {0.0}
 
 
-def test_baselines_are_the_errors_of_standing_still_and_of_the_mean_motion(
-    world, small_vocaset, small_face, selftalk_settings
-):
-    objective = objective_of(world, small_vocaset, small_face, selftalk_settings)
+def test_baselines_are_the_errors_of_standing_still_and_of_the_mean_motion(world, small_face, selftalk_settings):
+    objective = objective_of(world, small_face, selftalk_settings)
     lips = small_face.regions["lips"].tolist()
     mean = torch.cat([clip.offsets for clip in objective.clips]).mean(dim=0)
     for name, guess in (("neutral_lve_m2", torch.zeros_like(mean)), ("train_mean_lve_m2", mean)):
