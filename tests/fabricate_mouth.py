@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import cKDTree
 
 from ecavatar.face.flame.embeddings import read_ibug_embedding
 from ecavatar.face.flame.masks import flame_regions
@@ -25,8 +28,8 @@ def small_mouth(scale: float = 1.0) -> MouthMesh:
     pieces = [
         *((Part.UPPER_TEETH, number, box) for number, box in _teeth(0.030, 0.0, (21, 11))),
         *((Part.LOWER_TEETH, number, box) for number, box in _teeth(0.0275, -0.0078, (31, 41))),
-        (Part.UPPER_GUM, 0, _box((0, 0.014, -0.030), (0.056, 0.008, 0.050))),
-        (Part.LOWER_GUM, 0, _box((0, -0.0155, -0.030), (0.050, 0.008, 0.044))),
+        (Part.UPPER_GUM, 0, _box((0, 0.013, -0.032), (0.028, 0.006, 0.040))),
+        (Part.LOWER_GUM, 0, _box((0, -0.0115, -0.032), (0.026, 0.006, 0.040))),
         (Part.TONGUE, 0, _tongue()),
     ]
     counts = [len(mesh.vertices) for _, _, mesh in pieces]
@@ -56,7 +59,7 @@ def flame_face(folder: Path) -> FaceAsset:
     vertices, faces = read_mesh(folder / "template.ply")
     template, embedding = vertices.astype(np.float64), read_ibug_embedding(folder / "flame_static_embedding_68.pkl")
     landmarks = (template[faces[embedding.faces]] * embedding.barycentrics[..., None]).sum(axis=1)
-    still = _blank(template, _hinge(template, FLAME_JOINT))
+    still = _blank(template, _hinge(template, faces, landmarks, FLAME_JOINT))
     model = FlameModel(basis="flame2023-open", known_by="user", template=template, faces=faces, **still)
     regions = flame_regions(_masks(template, faces, landmarks), model, landmarks)
     return _face("flame", template, faces, dict(regions), (embedding.faces, embedding.barycentrics), FLAME_JOINT)
@@ -95,15 +98,23 @@ def _tongue() -> trimesh.Trimesh:
     return tongue
 
 
-def _hinge(template: np.ndarray, joint: tuple[float, float, float]) -> np.ndarray:
-    """Jaw weights 0..1: what lies below the line from the joint to the mouth, with a soft edge."""
-    forward = template[:, 2] - joint[2]
-    below = joint[1] - 0.36 * forward - template[:, 1]
-    return (
-        np.clip(below / 0.012 + 0.5, 0, 1)
-        * np.clip(forward / 0.02, 0, 1)
-        * np.clip((template[:, 1] + 0.12) / 0.02, 0, 1)
+def _hinge(
+    template: np.ndarray, faces: np.ndarray, landmarks: np.ndarray, joint: tuple[float, float, float]
+) -> np.ndarray:
+    """Jaw weights 0..1: what lies below the line from the joint to where the lips meet; each lip as a whole."""
+    meeting, forward = landmarks[[62, 66]].mean(axis=0), template[:, 2] - joint[2]
+    line = joint[1] + (meeting[1] - joint[1]) / (meeting[2] - joint[2]) * forward
+    weight = np.clip((line - template[:, 1]) / 0.006 + 0.5, 0, 1) * np.clip(forward / 0.02, 0, 1)
+    weight *= np.clip((template[:, 1] + 0.12) / 0.02, 0, 1)
+    tree = cKDTree(template)
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    graph = coo_matrix((np.ones(len(edges)), edges.T), shape=(len(template),) * 2).tocsr()
+    upper, lower = (
+        dijkstra(graph, directed=False, unweighted=True, indices=tree.query(landmarks[rows])[1], min_only=True)
+        for rows in (slice(49, 54), slice(55, 60))
     )
+    is_lip = cKDTree(landmarks[48:]).query(template)[0] < 0.010
+    return np.where(is_lip, lower < upper, weight)
 
 
 def _blank(template: np.ndarray, jaw: np.ndarray) -> dict[str, np.ndarray]:
@@ -121,12 +132,14 @@ def _face(
     topology: str, template: np.ndarray, faces: np.ndarray, regions: dict[str, np.ndarray],
     places: tuple[np.ndarray, np.ndarray], joint: tuple[float, float, float],
 ) -> FaceAsset:  # fmt: skip
-    arrays = _blank(template, _hinge(template, joint))
+    weights = places[1] / places[1].sum(axis=1, keepdims=True)
+    landmarks = (template[faces[places[0]]] * weights[..., None]).sum(axis=1)
+    arrays = _blank(template, _hinge(template, faces, landmarks, joint))
     conditions = np.vstack([template.T, np.ones(len(template))])
     arrays["joint_regressor"][2] = np.linalg.pinv(conditions) @ [*joint, 1]
     return FaceAsset(
         topology=topology, basis=topology, template=template, faces=faces, parents=np.array(PARENTS), regions=regions,
-        ibug68_faces=places[0], ibug68_barycentrics=places[1] / places[1].sum(axis=1, keepdims=True),
+        ibug68_faces=places[0], ibug68_barycentrics=weights,
         mediapipe_indices=np.zeros(0), mediapipe_faces=np.zeros(0), mediapipe_barycentrics=np.zeros((0, 3)),
         uv=np.zeros((0, 2)), uv_faces=np.zeros((0, 3)), arkit_names=(), arkit_expression=np.zeros((0, 1)),
         arkit_jaw=np.zeros((0, 3)), **arrays,

@@ -96,9 +96,9 @@ class ChinRig:
         for start in range(0, len(vertices), _BLOCK):
             block = vertices[start : start + _BLOCK]
             _require_finite(vertices, start, block)
-            lines = _side_view(block, self.axes, self.chin, self.ear)
-            cross = self.rest[0] * lines[:, 1] - self.rest[1] * lines[:, 0]
-            angles[start : start + _BLOCK] = np.arctan2(cross, lines @ self.rest)
+            y, z = _side_view(block, self.axes, self.chin, self.ear).T
+            cross, dot = self.rest[0] * z - self.rest[1] * y, self.rest[0] * y + self.rest[1] * z
+            angles[start : start + _BLOCK] = np.arctan2(cross, dot)
         return angles
 
 
@@ -177,7 +177,8 @@ def _patch(asset: FaceAsset, vertex: int, radius_mm: float) -> Int[np.ndarray, "
 
 def _require_finite(vertices: np.ndarray, start: int, block: np.ndarray) -> None:
     """Make sure that a block has only finite numbers; a frame's squared length tells, at the speed of reading it."""
-    lengths = np.array([np.dot(frame, frame) for frame in (one.reshape(-1) for one in block)])
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.array([np.dot(frame, frame) for frame in (one.reshape(-1) for one in block)])
     for frame in np.flatnonzero(~np.isfinite(lengths)):  # finite numbers whose squares overflow come here, too
         is_finite = np.isfinite(block[frame]).all(axis=1)
         if not is_finite.all():
@@ -190,7 +191,11 @@ def _require_finite(vertices: np.ndarray, start: int, block: np.ndarray) -> None
 def _side_view(
     vertices: Float[np.ndarray, "T V 3"], axes: Float[np.ndarray, "3 3"], chin: np.ndarray, ear: np.ndarray
 ) -> Float[np.ndarray, "T 2"]:
-    """Q'P' of each frame: y and z in the head's axes. The origin cancels."""
+    """Q'P' of each frame: y and z in the head's axes. The origin cancels.
+
+    Sums are written out, as the last bits of a matrix product may depend on the number of frames.
+    """
     p = vertices[:, chin].astype(np.float64).mean(axis=1)
     q = vertices[:, ear].astype(np.float64).mean(axis=1)
-    return (p - q) @ axes[1:].T
+    along = (p - q)[:, None] * axes[1:]
+    return along[..., 0] + along[..., 1] + along[..., 2]
