@@ -182,15 +182,15 @@ def _recall_interval(hits: Int[np.ndarray, " k"], counts: Int[np.ndarray, " k"],
     return float(low), float(high)
 
 
-def score_recogniser(model_dir: Path, speech: Sequence[LabelledSpeech], *, seed: int = 0) -> EmotionAccuracy:
-    """The accuracy of the emotion2vec in `model_dir` on whole utterances.
+def score_recogniser(model: str | Path, speech: Sequence[LabelledSpeech], *, seed: int = 0) -> EmotionAccuracy:
+    """The accuracy of the emotion2vec `model` (a funasr directory, or a published id) on whole utterances.
 
     Raises:
         AssetMissingError: the model is missing.
         ShapeError: no utterance can be scored.
     """
     known = [item for item in speech if item.emotion in RECOGNISED]
-    scores = recognise_emotions(model_dir, [(item.read(), SPEECH_RATE) for item in known])
+    scores = recognise_emotions(model, [(item.read(), SPEECH_RATE) for item in known])
     guesses = iter(guesses_of(scores))
     return score_guesses(
         [item.emotion for item in speech],

@@ -31,7 +31,7 @@ def cut_windows(duration: float, window: float) -> list[tuple[float, float]]:
 
 
 def track_clips(
-    model_dir: Path,
+    model: str | Path,
     clips: Mapping[str, Float[np.ndarray, " samples"]],
     window: float,
     rule: LabelRule = DEFAULT_RULE,
@@ -41,7 +41,7 @@ def track_clips(
     """The emotion track of every clip.
 
     Args:
-        model_dir: emotion2vec as a funasr directory.
+        model: an emotion2vec: a funasr directory, or a published id (see `recognise_emotions`).
         clips: 16 kHz mono samples by clip id.
         window: the paper's t, seconds.
         rule: how scores become category and level.
@@ -57,7 +57,7 @@ def track_clips(
         for clip_id, spans in times.items()
         for start, end in spans
     ]
-    scores = recognise_emotions(model_dir, pieces, device=device)
+    scores = recognise_emotions(model, pieces, device=device)
     ends = np.cumsum([len(spans) for spans in times.values()])
     parts = np.split(scores, ends[:-1])
     return {clip_id: track_from_scores(part, times[clip_id], rule) for clip_id, part in zip(times, parts, strict=True)}
