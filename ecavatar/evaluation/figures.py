@@ -25,7 +25,7 @@ BLUE, ORANGE, GREY, GREEN = "#2f6db3", "#d9822b", "#8a8f98", "#3d8c57"
 LEVEL_COLOURS = ("#a9c8e8", "#5a93cf", "#1f4e8c")
 """Levels 1, 2 and 3."""
 _PAPER = "#c9ced6"
-_STYLE = {
+STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
@@ -34,6 +34,7 @@ _STYLE = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
+"""The look of every plot, for `matplotlib.rc_context`."""
 
 
 def write_sheet(
@@ -62,7 +63,7 @@ def write_sheet(
 
 def write_curves(path: Path, curves: Mapping[str, pd.DataFrame], *, x: str, columns: Sequence[str]) -> None:
     """Training curves side by side, one panel per network, logarithmic where all values are positive."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6 * len(curves), 3.0), layout="constrained")
         for panel, (name, table) in enumerate(sorted(curves.items()), start=1):
             axes = figure.add_subplot(1, len(curves), panel)
@@ -73,7 +74,7 @@ def write_curves(path: Path, curves: Mapping[str, pd.DataFrame], *, x: str, colu
                     axes.set_yscale("log")
             axes.set(title=name, xlabel=x)
             axes.legend()
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def write_errors(path: Path, summary: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> None:
@@ -83,7 +84,7 @@ def write_errors(path: Path, summary: Mapping[str, Mapping[str, Mapping[str, Map
         for corpus, methods in summary.items()
         for metric in sorted({m for figures in methods.values() for m in figures})
     ]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * len(panels), 2.8), layout="constrained")
         for number, (corpus, metric) in enumerate(panels, start=1):
             axes = figure.add_subplot(1, len(panels), number)
@@ -94,7 +95,7 @@ def write_errors(path: Path, summary: Mapping[str, Mapping[str, Mapping[str, Map
             colours = [ORANGE if name.startswith("ours") else BLUE if name == "selftalk" else GREY for name, _ in rows]
             axes.barh([name for name, _ in rows], means, xerr=errors, color=colours, ecolor="#333333", capsize=3)
             axes.set(title=f"{corpus}: {metric.split('_')[0].upper()}", xlabel="1e-5 m² (lower is better)")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def write_arousal(path: Path, levels: Mapping[str, Any]) -> None:
@@ -107,7 +108,7 @@ def write_arousal(path: Path, levels: Mapping[str, Any]) -> None:
     bins = levels["histogram"]
     edges = np.linspace(bins["lowest"], bins["highest"], bins["bins"] + 1)
     emotions = {emotion.label: levels["emotions"].get(emotion.label) for emotion in Emotion}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 4.6), layout="constrained")
         panels = figure.subplots(2, 4, sharex=True).ravel()
         for axes, (name, row) in zip(panels, emotions.items(), strict=True):
@@ -120,7 +121,7 @@ def write_arousal(path: Path, levels: Mapping[str, Any]) -> None:
         figure.legend(handles=shown, loc="outside upper right", ncols=3, fontsize=8)
         figure.supxlabel("annotated arousal (dotted: lowest and highest)", fontsize=9)
         figure.supylabel("annotations", fontsize=9)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _draw_levels(axes: Axes, edges: Float[np.ndarray, " edges"], row: Mapping[str, Any]) -> None:
@@ -154,7 +155,7 @@ def write_fill(path: Path, levels: Mapping[str, Any], items: Mapping[str, Mappin
     cap, names = levels["per_level"], [emotion.label for emotion in Emotion]
     paper_cap = max(max(counts) for counts in TABLE_1.values())
     places = np.arange(len(names))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 3.1), layout="constrained")
         panels = figure.subplots(1, len(LEVELS), sharey=True)
         for axes, level, colour in zip(panels, LEVELS, LEVEL_COLOURS, strict=True):
@@ -171,7 +172,7 @@ def write_fill(path: Path, levels: Mapping[str, Any], items: Mapping[str, Mappin
             Patch(color=_PAPER, label=f"the paper, of at most {paper_cap}"),
         ]
         figure.legend(handles=shown, loc="outside lower center", ncols=2, fontsize=8)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _draw_shares(axes: Axes, places: Float[np.ndarray, " bars"], counts: Sequence[int], cap: int, colour: str) -> None:
@@ -190,7 +191,7 @@ def write_jaw(
 ) -> None:
     """The chin angle of one clip over its waveform."""
     samples, rate = sound
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 3), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         time = np.arange(len(angle)) / fps
@@ -198,9 +199,10 @@ def write_jaw(
         upper.set(ylabel="chin angle, degrees", title=clip_id)
         lower.plot(np.arange(len(samples)) / rate, samples, color=GREY, lw=0.4)
         lower.set(xlabel="seconds", ylabel="sound", yticks=[])
-        _save(figure, path)
+        save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a plot as PNG, whole or not at all, without the marks that differ from version to version."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
