@@ -113,7 +113,7 @@ def _hinge(
         dijkstra(graph, directed=False, unweighted=True, indices=tree.query(landmarks[rows])[1], min_only=True)
         for rows in (slice(49, 54), slice(55, 60))
     )
-    is_lip = cKDTree(landmarks[48:]).query(template)[0] < 0.010
+    is_lip = cKDTree(landmarks[48:]).query(template)[0] < 0.018
     return np.where(is_lip, lower < upper, weight)
 
 

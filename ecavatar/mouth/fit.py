@@ -4,7 +4,7 @@ Anatomy says where teeth lie behind a closed face, so the fit needs no teeth in 
 jaw and nose, the ears, and the jaw joint.
 
 - Size: the arch of an average adult in an average face, scaled by how wide this face's mouth and jaw are.
-- Height: the upper central incisors end a little below the line where the lips meet.
+- Height: the upper central incisors end a little below the edge of the resting upper lip.
 - Depth: they stand behind the upper lip by the thickness of a lip.
 - Slope: the occlusal plane runs parallel to the line from the wing of the nose to the ear (Camper's).
 - Then the mouth goes back, and shrinks if that is not enough, until nothing comes near the outer skin. What is left is
@@ -51,7 +51,7 @@ _ARCH_RANGE_M = (0.02, 0.12)  # what a mouth in metres can measure
 _STEEPEST = np.radians(35)
 _JAW = 2  # row of FaceAsset.joint_regressor
 _CORNERS, _JAW_SIDES, _WINGS = (48, 54), (5, 11), (31, 35)
-_UPPER_BORDER, _MIDLINE, _MEETING = 51, (33, 51, 62, 66), (62, 66)
+_UPPER_BORDER, _UPPER_EDGE, _MIDLINE = 51, 62, (33, 51, 62, 66)
 _UPPER_INNER, _LOWER_INNER = (61, 62, 63), (67, 66, 65)
 
 
@@ -245,9 +245,9 @@ def _tragus(face: np.ndarray, forward: np.ndarray, asset: FaceAsset) -> Float[np
 def _incisor_edge(
     landmarks: Float[np.ndarray, "68 3"], axes: Float[np.ndarray, "3 3"], size: float
 ) -> Float[np.ndarray, " 3"]:
-    """Between the edges of the upper central incisors: below where the lips meet, behind the upper lip's border."""
+    """Between the edges of the upper central incisors: below the upper lip's edge, behind its border with the skin."""
     sideways = landmarks[list(_MIDLINE)].mean(axis=0) @ axes[0]
-    height = landmarks[list(_MEETING)].mean(axis=0) @ axes[1] - size * _SHOW_M
+    height = landmarks[_UPPER_EDGE] @ axes[1] - size * _SHOW_M
     depth = landmarks[_UPPER_BORDER] @ axes[2] - size * _LIP_M
     return np.array([sideways, height, depth]) @ axes
 
