@@ -182,26 +182,6 @@ def _draw_shares(axes: Axes, places: Float[np.ndarray, " bars"], counts: Sequenc
         axes.text(count / cap + 0.015, place, f"{count}", va="center", fontsize=7.5, color=ink)
 
 
-def write_jaw(
-    path: Path,
-    clip_id: str,
-    angle: Float[np.ndarray, " frames"],
-    fps: float,
-    sound: tuple[Float[np.ndarray, " samples"], int],
-) -> None:
-    """The chin angle of one clip over its waveform."""
-    samples, rate = sound
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 3), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        time = np.arange(len(angle)) / fps
-        upper.plot(time, np.degrees(angle), color=BLUE)
-        upper.set(ylabel="chin angle, degrees", title=clip_id)
-        lower.plot(np.arange(len(samples)) / rate, samples, color=GREY, lw=0.4)
-        lower.set(xlabel="seconds", ylabel="sound", yticks=[])
-        save_figure(figure, path)
-
-
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a plot as PNG, whole or not at all, without the marks that differ from version to version."""
     with atomic_path(path) as temporary:

@@ -2,9 +2,10 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -41,6 +42,7 @@ class Page:
         findings: sentences on what the numbers show, made from the numbers.
         speech: figures of the stand-in speech models (empty in `full`).
         figures: pictures in reading order.
+        mouths: the mouth facts of `ecavatar.evaluation.mouth_report`; empty: no table of them.
     """
 
     profile: str
@@ -54,6 +56,7 @@ class Page:
     speech: Mapping[str, object]
     figures: Sequence[FigureEntry]
     published: Sequence[PublishedRow] = ECAVATAR_TABLE_3
+    mouths: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_report(path: Path, page: Page) -> None:

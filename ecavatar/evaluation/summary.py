@@ -1,5 +1,6 @@
 """Everything a commit built, gathered into dataset.json, figures and the report page."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ import pandas as pd
 from ecavatar.animation.motion import Motion
 from ecavatar.animation.predictions import read_predictions, subject_file
 from ecavatar.config import ReportSettings
-from ecavatar.corpora.vocaset import Vocaset
 from ecavatar.emolib.dataset import read_emolib
 from ecavatar.emolib.selection import LEVEL_FACTS
 from ecavatar.emotion import LEVELS, Emotion
-from ecavatar.evaluation.figures import write_arousal, write_curves, write_errors, write_fill, write_jaw
+from ecavatar.evaluation.figures import write_arousal, write_curves, write_errors, write_fill
 from ecavatar.evaluation.methods import METHODS, Method
+from ecavatar.evaluation.mouth_report import draw_mouths, mouth_facts
 from ecavatar.evaluation.pictures import draw_emolib, draw_emotions, draw_motions, draw_reconstruction
 from ecavatar.evaluation.protocol import Corpus, SpokenClip, spoken_clips
 from ecavatar.evaluation.published import TABLE_1
@@ -76,6 +77,7 @@ def build_report(sources: ReportSources, settings: ReportSettings, *, dataset: P
             benchmark=_ordered(metrics["errors"]),
             findings=[*findings(metrics), *(_best_epoch(name, path) for name, path in sources.curves.items())],
             speech=_speech_rows(sources.speech_figures),
+            mouths=facts["vocateeth"]["mouth"],
             figures=entries,
         )
         write_report(page, content)
@@ -107,6 +109,7 @@ def dataset_facts(sources: ReportSources, clips: Mapping[Corpus, Sequence[Spoken
             "clips": {str(name): int(count) for name, count in sorted(splits.items())},
             "frames": {str(name): int(count) for name, count in frames.groupby(level=0).sum().items()},
             "fps": teeth.fps,
+            "mouth": mouth_facts(teeth),
             "manifest_sha256": sha256_file(sources.vocateeth / "MANIFEST.json"),
         },
         "pairs": {path.stem: read_table(path).num_rows for path in sorted(sources.pairs.glob("*.parquet"))},
@@ -149,7 +152,7 @@ def _measurements(metrics: Mapping) -> Iterator[str]:
     )
     yield (
         f"The chin rule's angle correlates {chin['correlation']:.3f} with the true jaw rotation over "
-        f"{chin['n_frames']} frames."
+        f"{chin['n_frames']} frames, mean error {math.degrees(chin['mean_absolute_error_rad']):.2f} degrees."
     )
     for corpus, row in metrics["emotion_from_speech"].items():
         yield (
@@ -248,13 +251,9 @@ def _draw_all(
 def _draw_speech(
     sources: ReportSources, asset: FaceAsset, size: int, acted: Sequence[SpokenClip], out: Path
 ) -> Iterator[FigureEntry]:
-    teeth, vocaset = VocaTeeth.open(sources.vocateeth), Vocaset.open(sources.vocaset)
+    teeth = VocaTeeth.open(sources.vocateeth)
+    yield from draw_mouths(teeth, asset, size, out)
     clip = teeth.of_split("test")[0]
-    sound = vocaset.audio(next(c for c in vocaset.clips if c.clip_id == clip.clip_id))
-    write_jaw(out / "jaw.png", clip.clip_id, teeth.angles(clip), teeth.fps, sound)
-    yield FigureEntry(
-        title="Chin angle", caption="The rig's signed angle of a test clip over its waveform.", path=out / "jaw.png"
-    )
     truth = dict(vocaset_truth(sources.vocaset, asset.topology))[clip.clip_id]
     motions = {"recorded": truth} | {
         method: _prediction(sources, method, "vocaset", clip.subject, clip.clip_id)

@@ -1,12 +1,10 @@
 """Laws of study `mouth`: what it measures, what it recommends, and that it makes the same files every time."""
 
 import dataclasses
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from ecavatar.config import RigSettings
@@ -25,12 +23,10 @@ from ecavatar.evaluation.mouth_study import (
     recommend,
 )
 from ecavatar.mouth.model import Part
-from ecavatar.storage.parquet import write_table
-from tests.fabricate_mouth import open_face, small_mouth, turned_jaw
+from tests.fabricate_mouth import open_face, small_mouth
+from tests.fabricate_talkers import FRAMES, write_talkers
 
 SETTINGS = RigSettings(mouth="procedural", fps=30, patch_mm=0.0, max_rejects=0.1)
-SPEAKERS = {"FaceTalk_170728_03272_TA": "sentence01", "FaceTalk_170809_00138_TA": "sentence21"}  # train, test
-FRAMES = 24
 PATCHES = (0.0, 8.0, 15.0)
 
 
@@ -41,28 +37,7 @@ def asset():
 
 @pytest.fixture(scope="module")
 def corpus(asset, tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp("vocaset"), asset, np.radians(4))
-
-
-def write_corpus(root, asset, swing):
-    """Two heads of different size whose jaws turn rigidly up to twice `swing`, and the table of their true angles."""
-    meshes, index, audio, templates, rows = [], {}, {}, {}, []
-    for number, (subject, sentence) in enumerate(SPEAKERS.items()):
-        template = (1 + 0.04 * number) * asset.template.astype(np.float64)
-        angles = swing * (1 - np.cos(np.arange(FRAMES) / 4 + number)) * (np.arange(FRAMES) > 3)
-        index[subject] = {sentence: {frame: number * FRAMES + frame for frame in range(FRAMES)}}
-        meshes.append(np.stack([turned_jaw(asset, template, angle) for angle in angles]).astype(np.float32))
-        wave = (np.sin(np.arange(22000 * FRAMES // 60) / 30) * 9000).astype(np.int16)
-        audio[subject] = {sentence: {"audio": wave, "sample_rate": 22000}}
-        templates[subject] = template
-        rows += [(f"{subject}_{sentence}", frame, angle) for frame, angle in enumerate(angles)]
-    np.save(root / "data_verts.npy", np.concatenate(meshes))
-    for name, value in (("subj_seq_to_idx", index), ("raw_audio_fixed", audio), ("templates", templates)):
-        (root / f"{name}.pkl").write_bytes(pickle.dumps(value, protocol=2))
-    names, frames, values = zip(*rows, strict=True)
-    table = {"clip_id": pa.array(names), "frame": pa.array(frames, pa.int32()), "jaw_angle": pa.array(values)}
-    write_table(root / "truth.parquet", pa.table(table))
-    return root
+    return write_talkers(tmp_path_factory.mktemp("vocaset"), asset, np.radians(4))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +95,7 @@ def test_the_angle_of_a_rigid_jaw_is_measured(study):
 
 def test_larger_patches_feel_less_noise(asset, tmp_path):
     still = mouth_study(
-        Vocaset.open(write_corpus(tmp_path, asset, 0.0)), asset, small_mouth(), {}, SETTINGS, 0, PATCHES
+        Vocaset.open(write_talkers(tmp_path, asset, 0.0)), asset, small_mouth(), {}, SETTINGS, 0, PATCHES
     )
     assert all(variant(still, patch, 0.0)["jitter_deg"] < 1e-4 for patch in PATCHES)
     noisy = [variant(still, patch, SCAN_NOISE_MM)["jitter_deg"] for patch in PATCHES]
