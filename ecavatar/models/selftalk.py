@@ -5,9 +5,10 @@ Three maps close a triangle: the facial animator f (speech -> motion, `SelfTalk`
 `LipReadingInterpreter`). Training asks h(f(speech)) to agree with g(speech); at inference only f runs, so interpreter
 and recogniser are separate modules that prediction neither loads nor calls.
 
-Changes against the original: HuBERT as encoder (the paper), and a jaw angle per frame beside the face vertices instead
-of 10,028 regressed mouth vertices. Positional encoding and attention bias are left out, as the original builds but
-never uses them. Batches are padded and masked; a clip's result does not depend on its neighbours.
+Changes against the original: HuBERT as encoder (the paper); by default a jaw angle per frame beside the face vertices
+(`rigged`) instead of the paper's 10,028 regressed mouth vertices (`regressed`). Positional encoding and attention bias
+are left out, as the original builds but never uses them. Batches are padded and masked; a clip's result does not depend
+on its neighbours.
 
 Source:
     Peng et al., SelfTalk: A Self-Supervised Commutative Training Diagram to Comprehend 3D Talking Faces, ACM MM 2023;
@@ -16,7 +17,7 @@ Source:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,7 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ecavatar.errors import DataError, ShapeError
-from ecavatar.speech.encoder import FrozenPart, SpeechEncoder
+from ecavatar.speech.encoder import FrozenPart, ResampleSite, SpeechEncoder
+from ecavatar.speech.sound_facts import Level
+
+Mouth = Literal["rigged", "regressed"]
+"""How the mouth moves: `rigged` gives one jaw angle a frame, which turns the lower teeth rigidly (ours); `regressed`
+gives every mouth vertex behind those of the face (the paper), and no angle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +39,15 @@ class LipMotion:
 
     vertices: Float[Tensor, "*clips frames vertices 3"]
     """Metres: positions from `predict`, offsets from the template inside the network."""
-    angles: Float[Tensor, "*clips frames"]
-    """Jaw angle, radians, positive open."""
+    angles: Float[Tensor, "*clips frames"] | None
+    """Jaw angle, radians, positive open; None from a network that regresses the mouth."""
 
 
 class SelfTalk(nn.Module):
     """The facial animator: speech encoder, one transformer decoder layer, linear maps to vertex offsets and jaw angle.
 
-    The output layers start at zero, so the first prediction is the template with a closed mouth.
+    The output layers start at zero, so the first prediction is the template with a closed mouth. Of all weights the
+    vertex layer of a regressed mouth is the second largest part after the encoder: 23 million for 15,051 vertices.
     """
 
     def __init__(
@@ -53,6 +60,10 @@ class SelfTalk(nn.Module):
         heads: int,
         dropout: float,
         output_scale_m: float,
+        mouth: Mouth = "rigged",
+        n_mouth: int = 0,
+        resample: ResampleSite = "before_projection",
+        normalises: bool = True,
     ) -> None:
         """Builds the network with random weights, those of the encoder included.
 
@@ -64,27 +75,39 @@ class SelfTalk(nn.Module):
             heads: attention heads; must divide `feature_dim`.
             dropout: of the decoder.
             output_scale_m: metres per unit of the vertex layer.
+            mouth: what is predicted of the mouth.
+            n_mouth: vertices behind the face's that are regressed; 0 for a rigged mouth, or for a face without one.
+            resample: where the encoder comes to the motion's frame rate.
+            normalises: the encoder takes clips of mean 0 and variance 1.
 
         Raises:
-            DataError: `encoder` is not a HuBERT or wav2vec2 configuration, or `heads` does not divide `feature_dim`.
+            DataError: `encoder` is not a HuBERT or wav2vec2 configuration, `heads` does not divide `feature_dim`, or a
+                rigged mouth is asked to have regressed vertices.
         """
         super().__init__()
+        if mouth not in ("rigged", "regressed") or n_mouth < 0 or (mouth == "rigged" and n_mouth):
+            raise DataError(
+                f"mouth={mouth!r} with {n_mouth} vertices: expected rigged with 0, or regressed with those of the "
+                "mouth mesh. Change selftalk.mouth."
+            )
         if feature_dim % heads:
             raise DataError(
                 f"feature_dim {feature_dim} must be a multiple of heads {heads}. Change selftalk in params.yaml."
             )
         self._arguments = {
             "encoder": dict(encoder), "frozen": frozen, "n_vertices": n_vertices, "feature_dim": feature_dim,
-            "heads": heads, "dropout": dropout, "output_scale_m": output_scale_m,
+            "heads": heads, "dropout": dropout, "output_scale_m": output_scale_m, "mouth": mouth, "n_mouth": n_mouth,
+            "resample": resample, "normalises": normalises,
         }  # fmt: skip
-        self.n_vertices = n_vertices
+        self.n_vertices, self.n_mouth = n_vertices, n_mouth
+        self.mouth: Mouth = mouth
         self.output_scale_m = output_scale_m
-        self.encoder = SpeechEncoder(_speech_model(encoder), frozen)
+        self.encoder = SpeechEncoder(_speech_model(encoder), frozen, resample=resample, normalises=normalises)
         self.audio_feature_map = nn.Linear(self.encoder.width, feature_dim)
         layer = nn.TransformerDecoderLayer(feature_dim, heads, 2 * feature_dim, dropout, batch_first=True)
         self.transformer_decoder = nn.TransformerDecoder(layer, num_layers=1)
-        self.vertex_map = _zero_linear(feature_dim, n_vertices * 3)
-        self.angle_map = _zero_linear(feature_dim, 1)
+        self.vertex_map = _zero_linear(feature_dim, (n_vertices + n_mouth) * 3)
+        self.angle_map = _zero_linear(feature_dim, 1) if mouth == "rigged" else None
 
     @classmethod
     def on_encoder(cls, encoder: SpeechEncoder, **sizes: Any) -> "SelfTalk":
@@ -96,7 +119,9 @@ class SelfTalk(nn.Module):
         """
         config = {key: value for key, value in encoder.model.config.to_diff_dict().items() if key not in _NOT_SIZES}
         config["model_type"] = encoder.model.config.model_type
-        network = cls(encoder=config, frozen=encoder.frozen, **sizes)
+        network = cls(
+            encoder=config, frozen=encoder.frozen, resample=encoder.resample, normalises=encoder.normalises, **sizes
+        )
         network.encoder.load_state_dict(encoder.state_dict())
         return network
 
@@ -111,44 +136,84 @@ class SelfTalk(nn.Module):
         return self.encoder(samples, lengths, frames)
 
     def animate(
-        self, features: Float[Tensor, "clips frames width"], is_padding: Bool[Tensor, "clips frames"] | None = None
+        self,
+        features: Float[Tensor, "clips frames width"],
+        is_padding: Bool[Tensor, "clips frames"] | None = None,
+        *,
+        face_only: bool = False,
     ) -> LipMotion:
         """Offsets from the template and jaw angles.
 
         Args:
             features: from `features`.
             is_padding: true after a clip's last frame; None: no padding. Results there mean nothing.
+            face_only: leave a regressed mouth out, and its share of the work.
         """
         x = self.audio_feature_map(features)
         y = self.transformer_decoder(x, x, tgt_key_padding_mask=is_padding, memory_key_padding_mask=is_padding)
-        offsets = self.vertex_map(y).unflatten(-1, (self.n_vertices, 3)) * self.output_scale_m
-        return LipMotion(vertices=offsets, angles=self.angle_map(y)[..., 0])
+        if face_only and self.n_mouth:
+            rows = 3 * self.n_vertices
+            flat = functional.linear(y, self.vertex_map.weight[:rows], self.vertex_map.bias[:rows])
+        else:
+            flat = self.vertex_map(y)
+        angles = None if self.angle_map is None else self.angle_map(y)[..., 0]
+        return LipMotion(vertices=flat.unflatten(-1, (-1, 3)) * self.output_scale_m, angles=angles)
 
     @torch.no_grad()
+    def offsets(
+        self, samples: Float[Tensor, " samples"], frames: int, level: Level | None = None, *, face_only: bool = False
+    ) -> LipMotion:
+        """Offsets from a template and jaw angles of one clip, on the network's device, with dropout off.
+
+        Args:
+            samples: 16 kHz mono, any loudness, at least one; brought to the encoder's level here.
+            frames: how many frames to make of it.
+            level: of the whole recording if `samples` is a part of it.
+            face_only: leave a regressed mouth out.
+
+        Raises:
+            ShapeError: no samples, or no frames.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            wave = self.encoder.prepare(samples, level).to(self.vertex_map.weight.device)
+            motion = self.animate(self.features(wave[None], None, frames), face_only=face_only)
+        finally:
+            self.train(was_training)
+        return LipMotion(vertices=motion.vertices[0], angles=None if motion.angles is None else motion.angles[0])
+
+    def to_bfloat16(self) -> "SelfTalk":
+        """Predicts with the encoder in bfloat16 from now on; one way, see `SpeechEncoder.to_bfloat16`.
+
+        The animator's own layers stay in float32: they take a few hundredths of the time, and millimetres are made
+        there. How far vertices move depends on the weights: `ecavatar.animation.lips` measures it.
+        """
+        self.encoder.to_bfloat16()
+        return self.eval()
+
     def predict(
         self, samples: Float[Tensor, " samples"], template: Float[Tensor, "vertices 3"], frames: int
     ) -> LipMotion:
         """The lip-synchronised motion M_lip of one clip, on the network's device, with dropout off.
 
         Args:
-            samples: 16 kHz mono, any loudness; normalised here to mean 0 and variance 1.
-            template: the speaker's neutral closed-mouth face, metres.
+            samples: 16 kHz mono, any loudness; brought to the encoder's level here.
+            template: the speaker's neutral closed-mouth face, metres; for a network that regresses the mouth also face
+                and mouth (see `MouthFit.closed`). The result has the template's vertices.
             frames: how many frames to make of it, usually seconds times frames a second.
 
         Raises:
-            ShapeError: the template has another number of vertices, or the clip is too short for one feature.
+            ShapeError: the template has another number of vertices, or there are no samples or frames.
         """
-        if template.shape != (self.n_vertices, 3):
-            raise ShapeError(f"template: expected ({self.n_vertices}, 3), got {tuple(template.shape)}.")
-        was_training = self.training
-        self.eval()
-        try:
-            device = self.vertex_map.weight.device
-            wave = functional.layer_norm(samples.to(device, torch.float32), samples.shape, eps=1e-7)
-            motion = self.animate(self.features(wave[None], None, frames))
-        finally:
-            self.train(was_training)
-        return LipMotion(vertices=template.to(motion.vertices) + motion.vertices[0], angles=motion.angles[0])
+        sizes = (self.n_vertices, self.n_vertices + self.n_mouth)
+        if template.ndim != 2 or template.shape[-1] != 3 or len(template) not in sizes:
+            raise ShapeError(
+                f"template: expected {' or '.join(f'({size}, 3)' for size in sorted(set(sizes)))}, got "
+                f"{tuple(template.shape)}. Give a face of the topology that the network was trained on."
+            )
+        motion = self.offsets(samples, frames, face_only=len(template) == self.n_vertices)
+        return LipMotion(vertices=template.to(motion.vertices) + motion.vertices, angles=motion.angles)
 
 
 class LipReadingInterpreter(nn.Module):
@@ -255,17 +320,27 @@ def motion_losses(predicted: LipMotion, truth: LipMotion, frames: Sequence[int])
 
     Returns:
         `reconstruction` and `velocity` in m^2 (velocity: differences between neighbouring frames; 0 for clips of one
-        frame), `angle` in rad^2.
+        frame), and `angle` in rad^2 where angles are predicted.
+
+    Raises:
+        ShapeError: other vertices, or the truth has no angles where the prediction has.
     """
-    mask = padding_mask(frames, predicted.angles.device)
-    valid = torch.ones_like(predicted.angles) if mask is None else (~mask).to(predicted.angles)
+    if predicted.vertices.shape != truth.vertices.shape or (predicted.angles is not None and truth.angles is None):
+        raise ShapeError(
+            f"predicted {tuple(predicted.vertices.shape)}, truth {tuple(truth.vertices.shape)}: expected the same, "
+            "with angles where they are predicted. Join face and mouth for a network that regresses the mouth."
+        )
     error = predicted.vertices - truth.vertices
+    mask = padding_mask(frames, error.device)
+    valid = error.new_ones(error.shape[:2]) if mask is None else (~mask).to(error)
     between = valid[:, 1:]  # a frame's predecessor is valid whenever the frame is
-    return {
+    losses = {
         "reconstruction": _masked_mean(error.square().mean(dim=(2, 3)), valid),
         "velocity": _masked_mean((error[:, 1:] - error[:, :-1]).square().mean(dim=(2, 3)), between),
-        "angle": _masked_mean((predicted.angles - truth.angles).square(), valid),
     }
+    if predicted.angles is not None and truth.angles is not None:
+        losses["angle"] = _masked_mean((predicted.angles - truth.angles).square(), valid)
+    return losses
 
 
 def reading_losses(

@@ -41,7 +41,7 @@ def network(**changes):
 def trained(model):
     """The same network with output layers that are not zero."""
     with torch.no_grad():
-        for layer in (model.vertex_map, model.angle_map):
+        for layer in filter(None, (model.vertex_map, model.angle_map)):
             layer.weight.normal_(generator=torch.Generator().manual_seed(1))
     return model
 
@@ -50,6 +50,7 @@ def test_an_untrained_network_gives_the_template_and_a_closed_mouth():
     template = torch.randn(V, 3)
     motion = network().predict(torch.randn(4000), template, frames=7)
     torch.testing.assert_close(motion.vertices, template.expand(7, V, 3))
+    assert motion.angles is not None
     assert motion.angles.tolist() == [0.0] * 7
 
 
@@ -136,8 +137,61 @@ def test_an_empty_transcript_gives_no_text_loss_and_finite_gradients():
     some = reading_losses(torch.zeros(2, 7, 8), logits, teacher([0, 2]))["text"]
     some.backward()
     assert some > 0
+    assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert logits.grad[0].abs().max() == 0
+
+
+def motion_of(vertices, *, angles=True):
+    return LipMotion(vertices=torch.zeros(1, 3, vertices, 3), angles=torch.zeros(1, 3) if angles else None)
+
+
+def test_a_regressed_mouth_follows_the_face_and_has_no_angle():
+    model = trained(network(mouth="regressed", n_mouth=4))
+    head = torch.randn(V + 4, 3)
+    motion = model.predict(torch.randn(4000), head, frames=3)
+    assert motion.vertices.shape == (3, V + 4, 3)
+    assert motion.angles is None
+    torch.manual_seed(5)
+    samples = torch.randn(4000)
+    whole, face = model.predict(samples, head, 7), model.predict(samples, head[:V], 7)
+    torch.testing.assert_close(whole.vertices[:, :V], face.vertices, atol=1e-7, rtol=0)
+    losses = motion_losses(LipMotion(vertices=motion.vertices[None], angles=None), motion_of(V + 4), [3])
+    assert set(losses) == {"reconstruction", "velocity"}
+
+
+def test_flames_face_with_the_papers_mouth_has_15051_vertices_and_starts_at_the_template():
+    model, head = network(n_vertices=5023, mouth="regressed", n_mouth=10028), torch.randn(15051, 3)
+    motion = model.predict(torch.randn(4000), head, frames=2)
+    assert torch.equal(motion.vertices, head.expand(2, 15051, 3))
+    assert sum(p.numel() for p in model.vertex_map.parameters()) == 3 * 15051 * (8 + 1)
+
+
+def test_a_clip_too_short_for_one_feature_is_padded_with_silence():
+    motion = trained(network()).predict(torch.randn(20), torch.zeros(V, 3), 1)
+    assert motion.vertices.isfinite().all()
+
+
+def test_where_the_encoder_is_resampled_is_an_argument_that_is_kept():
+    early, late = (trained(network(resample=site)) for site in ("before_projection", "after_encoder"))
+    samples, template = torch.randn(8000), torch.zeros(V, 3)
+    assert not torch.allclose(early.predict(samples, template, 9).vertices, late.predict(samples, template, 9).vertices)
+    again = SelfTalk(**late.arguments())
+    assert again.encoder.resample == "after_encoder"
+
+
+def test_an_encoder_that_does_not_normalise_hears_loudness():
+    model, samples, template = trained(network(normalises=False)), torch.randn(4000), torch.zeros(V, 3)
+    quiet, loud = (model.predict(gain * samples, template, 6).vertices for gain in (0.1, 1.0))
+    assert not torch.allclose(quiet, loud, rtol=1e-3)
+
+
+def test_bfloat16_moves_vertices_a_little_and_keeps_float32_results():
+    samples, template = torch.randn(16000), torch.zeros(V, 3)
+    exact = trained(network()).predict(samples, template, 30).vertices
+    rough = trained(network()).to_bfloat16().predict(samples, template, 30).vertices
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).norm(dim=-1).max() < 0.1 * exact.norm(dim=-1).max()
 
 
 def test_only_the_encoder_can_be_frozen():
@@ -151,7 +205,15 @@ def test_wrong_input_is_refused():
     with pytest.raises(ShapeError, match="template"):
         network().predict(torch.randn(4000), torch.zeros(V + 1, 3), 5)
     with pytest.raises(ShapeError):
-        network().predict(torch.randn(20), torch.zeros(V, 3), 5)
+        network().predict(torch.zeros(0), torch.zeros(V, 3), 5)
+    with pytest.raises(ShapeError):
+        network().predict(torch.randn(4000), torch.zeros(V, 3), 0)
+    with pytest.raises(DataError, match="rigged"):
+        network(n_mouth=4)
+    with pytest.raises(ShapeError, match="angles"):
+        motion_losses(motion_of(2, angles=True), motion_of(2, angles=False), [3])
+    with pytest.raises(ShapeError, match="Join"):
+        motion_losses(motion_of(3), motion_of(2), [3])
     with pytest.raises(DataError, match="heads"):
         network(heads=3)
     with pytest.raises(DataError, match="HuBERT"):
