@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 from ecavatar.emotion import EMOTION2VEC_EMOTIONS, EMOTION2VEC_LABELS, LEVELS, Emotion
 from ecavatar.errors import AssetMissingError, DataError, ShapeError
 from ecavatar.evaluation.protocol import SpokenClip
-from ecavatar.seeding import stream
 from ecavatar.speech.audio import SPEECH_RATE, read_audio
 from ecavatar.speech.emotion import recognise_emotions
 from ecavatar.speech.track import RECOGNISED, EmotionTrack
@@ -30,7 +29,6 @@ EMODB_EMOTIONS: Final[Mapping[str, Emotion | None]] = {
 }
 """Sixth letter of a file name of EMO-DB (Burkhardt et al., Interspeech 2005), after the German words."""
 
-_DRAWS: Final = 2000
 _Z: Final = 1.959964  # of a two-sided 95 % interval
 _SEVEN: Final = [EMOTION2VEC_LABELS.index(label) for label in EMOTION2VEC_EMOTIONS]
 
@@ -57,7 +55,7 @@ class EmotionAccuracy:
         emotions: the emotions that occur, in the order of `RECOGNISED`; rows of `confusion`.
         confusion: how often each emotion (row) was taken for each of `RECOGNISED` (column).
         accuracy: share recognised, with Wilson's interval.
-        recall: unweighted recall, with a 95 % interval from the posteriors of the emotions' shares (Jeffreys prior).
+        recall: unweighted recall, with a normal interval.
         of_level: share recognised at each level that the labels give; empty without levels.
         left_out: utterances in an emotion that cannot be recognised.
     """
@@ -87,12 +85,14 @@ class EmotionAccuracy:
         return self.recall_interval[0] > self.chance
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values for a json file."""
+        """As plain values for a json file; a row of `confusion` is seven counts in the order of `RECOGNISED`."""
         return {
             "accuracy": self.accuracy,
-            "accuracy_interval": list(self.accuracy_interval),
+            "accuracy_low": self.accuracy_interval[0],
+            "accuracy_high": self.accuracy_interval[1],
             "unweighted_recall": self.recall,
-            "unweighted_recall_interval": list(self.recall_interval),
+            "unweighted_recall_low": self.recall_interval[0],
+            "unweighted_recall_high": self.recall_interval[1],
             "chance": self.chance,
             "is_above_chance": self.is_above_chance,
             "accuracy_of_level": {str(level): share for level, share in sorted(self.of_level.items())},
@@ -101,12 +101,36 @@ class EmotionAccuracy:
                 for emotion, row in zip(self.emotions, self.confusion, strict=True)
             },
             "confusion": {
-                emotion.label: {guess.label: int(n) for guess, n in zip(RECOGNISED, row, strict=True)}
+                emotion.label: " ".join(map(str, row))
                 for emotion, row in zip(self.emotions, self.confusion, strict=True)
             },
             "clips": self.clips,
             "left_out": self.left_out,
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "EmotionAccuracy":
+        """The accuracy that `to_json` wrote.
+
+        Raises:
+            DataError: keys are missing or values of the wrong kind.
+        """
+        try:
+            return cls(
+                emotions=tuple(Emotion.from_label(label) for label in value["confusion"]),
+                confusion=np.array([[int(n) for n in row.split()] for row in value["confusion"].values()]),
+                accuracy=value["accuracy"],
+                accuracy_interval=(value["accuracy_low"], value["accuracy_high"]),
+                recall=value["unweighted_recall"],
+                recall_interval=(value["unweighted_recall_low"], value["unweighted_recall_high"]),
+                of_level={int(level): share for level, share in value["accuracy_of_level"].items()},
+                left_out=value["left_out"],
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(
+                f"expected emotion accuracy as `to_json` writes it, got keys {sorted(value)} ({error!r}). "
+                "Run the stage that measures it again."
+            ) from None
 
 
 def score_guesses(
@@ -114,7 +138,6 @@ def score_guesses(
     guesses: Sequence[Emotion],
     *,
     levels: Sequence[int | None] | None = None,
-    seed: int = 0,
 ) -> EmotionAccuracy:
     """The accuracy of `guesses`; utterances whose true emotion is not among `RECOGNISED` are left out and counted.
 
@@ -122,7 +145,6 @@ def score_guesses(
         truth: the emotion of each utterance.
         guesses: what was recognised, one of `RECOGNISED` each.
         levels: the true level of each utterance, None where unknown.
-        seed: of the interval's draws.
 
     Raises:
         ShapeError: counts differ, or nothing is left to score.
@@ -147,7 +169,7 @@ def score_guesses(
         accuracy=float(hits.sum() / counts.sum()),
         accuracy_interval=wilson_interval(int(hits.sum()), int(counts.sum())),
         recall=float((hits / counts).mean()),
-        recall_interval=_recall_interval(hits, counts, seed),
+        recall_interval=_recall_interval(hits, counts),
         of_level={
             level: float(np.mean([emotion is guess for emotion, guess, one in scored if one == level]))
             for level in LEVELS
@@ -173,16 +195,17 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
 
 
-def _recall_interval(hits: Int[np.ndarray, " k"], counts: Int[np.ndarray, " k"], seed: int) -> tuple[float, float]:
-    """Interval of the mean of shares, each drawn from its posterior: an emotion always or never recognised in a handful
-    of utterances does not pass for certain, as it would if utterances were redrawn.
+def _recall_interval(hits: Int[np.ndarray, " k"], counts: Int[np.ndarray, " k"]) -> tuple[float, float]:
+    """Normal interval of the mean of independent shares; one more hit and miss each keep the variance of an emotion
+    that was always or never recognised, in a handful of utterances, from being nought.
     """
-    drawn = stream(seed, "unweighted recall").beta(hits + 0.5, counts - hits + 0.5, size=(_DRAWS, len(hits)))
-    low, high = np.quantile(drawn.mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    careful = (hits + 1) / (counts + 2)
+    half = _Z * np.sqrt((careful * (1 - careful) / counts).sum()) / len(hits)
+    middle = (hits / counts).mean()
+    return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
 
 
-def score_recogniser(model: str | Path, speech: Sequence[LabelledSpeech], *, seed: int = 0) -> EmotionAccuracy:
+def score_recogniser(model: str | Path, speech: Sequence[LabelledSpeech]) -> EmotionAccuracy:
     """The accuracy of the emotion2vec `model` (a funasr directory, or a published id) on whole utterances.
 
     Raises:
@@ -196,7 +219,6 @@ def score_recogniser(model: str | Path, speech: Sequence[LabelledSpeech], *, see
         [item.emotion for item in speech],
         [next(guesses) if item.emotion in RECOGNISED else RECOGNISED[0] for item in speech],
         levels=[item.level for item in speech],
-        seed=seed,
     )
 
 
@@ -205,7 +227,7 @@ def guesses_of(scores: Float[np.ndarray, "clips 9"]) -> list[Emotion]:
     return [RECOGNISED[int(best)] for best in scores[:, _SEVEN].argmax(axis=1)]
 
 
-def score_tracks(tracks: Mapping[str, EmotionTrack], clips: Sequence[SpokenClip], *, seed: int = 0) -> EmotionAccuracy:
+def score_tracks(tracks: Mapping[str, EmotionTrack], clips: Sequence[SpokenClip]) -> EmotionAccuracy:
     """The accuracy of the emotion that lasts longest in the track of each clip, against the corpus's label.
 
     Raises:
@@ -219,7 +241,6 @@ def score_tracks(tracks: Mapping[str, EmotionTrack], clips: Sequence[SpokenClip]
         [clip.label.emotion for clip in clips],
         [predominant_emotion(tracks[clip.clip_id]) for clip in clips],
         levels=[clip.label.level for clip in clips],
-        seed=seed,
     )
 
 

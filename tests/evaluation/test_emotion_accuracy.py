@@ -1,5 +1,6 @@
 """Emotion scores: counted by hand, against scikit-learn, honest about chance; EMO-DB by its file names."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from ecavatar.emotion import Emotion
 from ecavatar.errors import AssetMissingError, DataError, ShapeError
 from ecavatar.evaluation.emotion_accuracy import (
+    EmotionAccuracy,
     describe_accuracy,
     guesses_of,
     predominant_emotion,
@@ -71,11 +73,23 @@ def test_only_what_listens_is_above_chance() -> None:
     perfect = score_guesses(truth, truth)
     assert perfect.is_above_chance
     assert "clearly above chance" in describe_accuracy("perfect", perfect)
+    chance = score_guesses([e for e in RECOGNISED[:6] for _ in range(4)], [*[ANGER] * 4, *[SAD] * 18, FEAR, FEAR])
+    assert chance.recall == pytest.approx(1 / 6 + 2 / 24, abs=0.09)
+    assert not chance.is_above_chance
     few = score_guesses([ANGER, HAPPY, SAD], [ANGER, HAPPY, HAPPY])
     assert few.recall > few.chance
     assert not few.is_above_chance  # three utterances prove nothing
     wrong = score_guesses([ANGER] * 20 + [SAD] * 20, [SAD] * 20 + [ANGER] * 20)
     assert "below chance" in describe_accuracy("wrong", wrong)
+
+
+def test_json_gives_the_accuracy_back() -> None:
+    truth = list(RECOGNISED) * 3
+    scores = score_guesses(truth, truth[2:] + truth[:2], levels=[1, 2, 3] * 7)
+    value = json.loads(json.dumps(scores.to_json()))
+    assert EmotionAccuracy.from_json(value).to_json() == value
+    with pytest.raises(DataError, match="to_json"):
+        EmotionAccuracy.from_json({"accuracy": 1})
 
 
 def test_what_cannot_be_scored_is_refused() -> None:

@@ -204,7 +204,10 @@ def test_figures_name_what_they_measure(made: tuple[Path, Path]) -> None:
         assert figures[name]["clips"] == TINY.held_out_clips
     assert 0 <= figures["emotion2vec"]["accuracy"] <= 1
     assert figures["emotion2vec"]["chance"] == pytest.approx(1 / 7)
-    assert Emotion.CONTEMPT.label not in figures["emotion2vec"]["accuracy_of_emotion"]
+    assert Emotion.CONTEMPT.label not in figures["emotion2vec"]["recall_of_emotion"]
+    assert figures["emotion2vec"]["clips"] > TINY.held_out_clips
+    low, mean, high = (figures["emotion2vec"][f"unweighted_recall{end}"] for end in ("_low", "", "_high"))
+    assert low < mean < high
 
 
 def test_a_missing_emotion_model_is_named_before_anything_slow(tmp_path: Path) -> None:
