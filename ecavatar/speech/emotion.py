@@ -88,8 +88,7 @@ def check_emotion_model(model: str | Path) -> None:
             f"{', '.join(MODEL_FILES)}, or one of the ids {', '.join(PUBLISHED)}. Download one, then run "
             "`ecavatar assets add emotion2vec DIR`. The sample profile makes its own: `dvc repro`."
         )
-    config = yaml.safe_load((Path(model) / "config.yaml").read_text(encoding="utf-8"))
-    spec = _front_end_spec(config)
+    spec = _front_end_spec(Path(model) / "config.yaml")
     if not isinstance(spec, str) or not _SPEC.fullmatch(spec):
         raise DataError(
             f"emotion2vec: {model}/config.yaml gives the convolutions as {spec!r}; expected numbers, brackets, `+` and "
@@ -97,10 +96,17 @@ def check_emotion_model(model: str | Path) -> None:
         )
 
 
-def _front_end_spec(config: Any) -> object:  # whatever the yaml file holds
+def _front_end_spec(config: Path) -> object:  # whatever the yaml file holds
+    try:
+        value: object = yaml.load(config.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"emotion2vec: {config} is not yaml ({_first_line(error)}). Download the model again from where it is "
+            "published."
+        ) from None
     for key in ("model_conf", "modalities", "audio", "feature_encoder_spec"):
-        config = config.get(key) if isinstance(config, dict) else None
-    return config
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _open_model(model: str | Path, device: str) -> Any:  # funasr is untyped

@@ -44,6 +44,9 @@ def test_a_config_without_convolutions_is_refused(tmp_path: Path) -> None:
     (model / "config.yaml").write_text("")
     with pytest.raises(DataError, match="None"):
         check_emotion_model(model)
+    (model / "config.yaml").write_text("model_conf: [")
+    with pytest.raises(DataError, match="not yaml"):
+        check_emotion_model(model)
 
 
 def test_a_missing_model_is_named_before_the_sound_is_read(tmp_path: Path) -> None:
