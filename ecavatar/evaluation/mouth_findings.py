@@ -75,6 +75,7 @@ def study_facts(study: MouthStudy) -> dict[str, object]:
         "subjects_better": study.subjects_better,
         "n_subjects": int(study.subjects["subject"].nunique()),
         "n_clips": int(study.clips["clip_id"].nunique()),
+        "clips_left_out": list(study.left_out),
         "scan_noise_mm": SCAN_NOISE_MM,
         "points": {f"{patch:g}": {"chin": chin, "ear": ear} for patch, (chin, ear) in study.points.items()},
         "variants": _records(study.variants),
@@ -105,9 +106,10 @@ def study_page(study: MouthStudy) -> str:
         "within a subject, averaged over subjects. Teeth are rigid and lips are not, so the gap varies in truth, too. "
         f"Teeth outside the skin were looked for in {SKIN_FRAMES_PER_SECOND} frames of each second."
     )
+    left_out = f"{len(study.left_out)} more have vertices that are not finite. " if study.left_out else ""
     parts = [
         "# Is the mouth's motion right?",
-        "{} clips of {} subjects, {} frames. ".format(*counts) + study.verdict,
+        "{} clips of {} subjects, {} frames. ".format(*counts) + left_out + study.verdict,
         f"## The angle\n\n{angle}",
         _angle_lines(study),
         "![](variants.png)\n\n![](angles.png)",

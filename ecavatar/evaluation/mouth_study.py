@@ -20,7 +20,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from ecavatar.config import RigSettings
-from ecavatar.corpora.vocaset import NATIVE_FPS, Vocaset, VocasetClip
+from ecavatar.corpora.vocaset import NATIVE_FPS, Vocaset, VocasetClip, first_bad_frame
 from ecavatar.errors import DataError
 from ecavatar.evaluation.mouth_pictures import AngleCurve, spread
 from ecavatar.face.landmarks import ibug68_points
@@ -75,6 +75,8 @@ class MouthStudy:
     variants: pd.DataFrame
     gaps: pd.DataFrame
     example: GapTrack
+    left_out: Sequence[str]
+    """Clips with vertices that are not finite."""
     points: Mapping[float, tuple[int, int]]
     """patch_mm -> vertices of P and of Q."""
     recommended_mm: float | None
@@ -141,7 +143,8 @@ def mouth_study(
         patches_mm: radii to compare; the paper's must be among them.
 
     Raises:
-        DataError: no clip, the paper's variant is missing, or the truth lacks a clip or has another length.
+        DataError: no clip with finite vertices, the paper's variant is missing, or the truth lacks a clip or has
+            another length.
     """
     _check(vocaset, truth, settings, patches_mm)
     skin = outer_skin(asset)
@@ -149,10 +152,13 @@ def mouth_study(
         subject: _Seat.of(template, asset, skin, mouth, settings, patches_mm)
         for subject, template in sorted(vocaset.templates.items())
     }
-    tracks = [
-        _track(vocaset, clip, seats[clip.subject], truth.get(clip.clip_id), settings.fps, seed)
+    found = {
+        clip.clip_id: _track(vocaset, clip, seats[clip.subject], truth.get(clip.clip_id), settings.fps, seed)
         for clip in vocaset.clips
-    ]
+    }
+    tracks = [track for track in found.values() if track is not None]
+    if not tracks:
+        raise DataError(f"all {len(found)} clips have vertices that are not finite. Copy the corpus again.")
     variants = _angle_table(tracks, [])
     subjects = _angle_table(tracks, ["subject"])
     recommended = recommend(variants) if truth else None
@@ -164,6 +170,7 @@ def mouth_study(
         variants=variants,
         gaps=_gap_table(tracks),
         example=GapTrack(clip_id=shown[0].clip.clip_id, fps=settings.fps, gaps=shown[0].gaps),
+        left_out=[clip_id for clip_id, track in found.items() if track is None],
         points={patch: (len(rig.chin), len(rig.ear)) for patch, rig in first.rigs.items()},
         recommended_mm=recommended,
         subjects_better=None if recommended is None else _subjects_better(subjects, recommended),
@@ -315,11 +322,18 @@ def patch_name(patch_mm: float) -> str:
     return f"{patch_mm:g} mm" if patch_mm else "single vertices"
 
 
-def _track(vocaset: Vocaset, clip: VocasetClip, seat: _Seat, true: np.ndarray | None, fps: int, seed: int) -> _Track:
+def _track(
+    vocaset: Vocaset, clip: VocasetClip, seat: _Seat, true: np.ndarray | None, fps: int, seed: int
+) -> _Track | None:
+    """What the clip gives; None where it has vertices that are not finite."""
     vertices = vocaset.vertices(clip, fps)
+    if first_bad_frame(vertices) is not None:
+        return None
     noise = stream(seed, "mouth_study", "scan_noise", clip.clip_id).normal(0, SCAN_NOISE_MM / 1000, vertices.shape)
-    angles = {(patch, 0.0): rig.angles(vertices) for patch, rig in seat.rigs.items()}
-    angles |= {(patch, SCAN_NOISE_MM): rig.angles(vertices + noise) for patch, rig in seat.rigs.items()}
+    measured = {0.0: vertices, SCAN_NOISE_MM: vertices + noise}
+    angles = {
+        (patch, added): rig.angles(meshes) for patch, rig in seat.rigs.items() for added, meshes in measured.items()
+    }
     motions = {patch_name(patch): (seat.fit, angles[patch, 0.0]) for patch in seat.rigs}
     if true is not None:
         motions[TRUE_JAW] = (seat.true_fit, true)

@@ -129,6 +129,19 @@ def test_without_truth_nothing_is_recommended(corpus, asset):
     assert study_facts(found)["recommended_patch_mm"] is None
 
 
+def test_a_clip_that_is_not_finite_is_left_out_and_named(asset, tmp_path):
+    root = write_talkers(tmp_path, asset, np.radians(4))
+    meshes = np.load(root / "data_verts.npy")
+    meshes[4, 7, 1] = np.nan
+    np.save(root / "data_verts.npy", meshes)
+    found = mouth_study(
+        Vocaset.open(root), asset, small_mouth(), jaw_truth(root / "truth.parquet", 30), SETTINGS, 0, (0.0,)
+    )
+    assert list(found.left_out) == ["FaceTalk_170728_03272_TA_sentence01"]
+    assert set(found.clips["clip_id"]) == {"FaceTalk_170809_00138_TA_sentence21"}
+    assert "1 more have vertices that are not finite" in study_page(found)
+
+
 def test_jaw_truth_is_empty_where_the_world_does_not_tell(tmp_path):
     assert jaw_truth(tmp_path / "vocaset.parquet", 30) == {}
 
