@@ -23,7 +23,5 @@ def verify_release(directory: Path, asset: FaceAsset | None = None) -> list[str]
         from ecavatar.vocateeth.verify import verify_vocateeth
 
         return verify_vocateeth(directory, asset)
-    return [
-        f"{directory} is no release: it has neither {EMOLIB_INFO.as_posix()} (Emolib) nor {VOCATEETH_INFO} (VOCATeeth). "
-        "Check the path."
-    ]
+    kinds = f"{EMOLIB_INFO.as_posix()} (Emolib) nor {VOCATEETH_INFO} (VOCATeeth)"
+    return [f"{directory} is no release: it has neither {kinds}. Check the path."]

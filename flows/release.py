@@ -2,10 +2,12 @@
 
     python -m flows.release emolib --version 1.0.0                          into data/sample/releases
     python -m flows.release emolib --version 1.1.0 --profile full --to s3://bucket/emolib
+    python -m flows.release vocateeth --version 1.0.0
+    python -m flows.release vocateeth --version 1.0.0 --profile full --content free      no meshes, no voices
 
 Not a stage: dvc decides what is built, people decide what is released. Whatever would make a release that cannot be
 rebuilt, checked or passed on is refused: uncommitted changes, data that dvc.lock does not know, a failed verification,
-a photograph in two splits, licensed content, a version that is no step up.
+a photograph or a subject in two splits, licensed content, a version that is no step up.
 """
 
 import argparse
@@ -26,9 +28,9 @@ from typing import Any
 import yaml
 from prefect import Flow, flow
 
-from ecavatar.emolib import compare as emolib_compare
-from ecavatar.emolib import leaks as emolib_leaks
-from ecavatar.emolib import licence as emolib_licence
+from ecavatar.emolib.compare import compare as compare_emolib
+from ecavatar.emolib.leaks import release_leaks as emolib_leaks
+from ecavatar.emolib.licence import licence_problems as emolib_licence_problems
 from ecavatar.emolib.schema import read_info
 from ecavatar.emolib.verify import verify as verify_emolib
 from ecavatar.errors import AssetMissingError, ConfigError, EcavatarError, SplitLeakError
@@ -38,6 +40,13 @@ from ecavatar.storage.files import sha256_file
 from ecavatar.storage.release import Previous, assemble_release
 from ecavatar.storage.shelf import Shelf, Uploads, open_shelf, upload_file, upload_files
 from ecavatar.storage.version import Version
+from ecavatar.vocateeth.compare import COMPARED
+from ecavatar.vocateeth.compare import compare as compare_vocateeth
+from ecavatar.vocateeth.facts import read_facts
+from ecavatar.vocateeth.facts import release_leaks as vocateeth_leaks
+from ecavatar.vocateeth.licence import licence_problems as vocateeth_licence_problems
+from ecavatar.vocateeth.licence import write_free
+from ecavatar.vocateeth.verify import verify_vocateeth
 from flows._run import refuse_inside_stage, run, shard_task, wait_all
 from flows.paths import ProfilePaths
 
@@ -72,26 +81,48 @@ class Product:
     licence_problems: Callable[[Path], list[str]]
     mend_licence: str
     verify: Callable[[Path, FaceAsset | None], list[str]]
+    write_free: Callable[[Path, Path], None] | None
+    """Writes what may be passed on of a folder into a new one; None: settings of its stage leave the rest out."""
 
 
 EMOLIB = Product(
     name="emolib",
     stage="export_emolib",
     compared=("meta/", "data/coefficients/"),
-    compare=emolib_compare.compare,
+    compare=compare_emolib,
     size=lambda directory: f"{read_info(directory).total} items",
-    leaks=emolib_leaks.release_leaks,
+    leaks=emolib_leaks,
     mend_leaks="Select the images again: `dvc repro --force select_images@{profile}`.",
-    licence_problems=emolib_licence.licence_problems,
+    licence_problems=emolib_licence_problems,
     mend_licence="Set export.vertices: none and export.images: false in params.yaml, and run `dvc repro`.",
     verify=verify_emolib,
+    write_free=None,
+)
+VOCATEETH = Product(
+    name="vocateeth",
+    stage="rig_mouths",
+    compared=COMPARED,
+    compare=compare_vocateeth,
+    size=lambda directory: f"{len(read_facts(directory).clips)} clips",
+    leaks=vocateeth_leaks,
+    mend_leaks="Correct the corpus and run `dvc repro --force rig_mouths@{profile}`.",
+    licence_problems=vocateeth_licence_problems,
+    mend_licence="Angles and fits without meshes and voices may be passed on: the same command with --content free.",
+    verify=verify_vocateeth,
+    write_free=write_free,
 )
 
 
 @flow(name="emolib")
-def emolib(profile: str, version: str, to: str = "", previous: str = "") -> str:
+def emolib(profile: str, version: str, to: str = "", previous: str = "", content: str = "") -> str:
     """Release the Emolib of a profile."""
-    return release_product(EMOLIB, profile, version, to, previous, _upload_in_parallel)
+    return release_product(EMOLIB, profile, version, to, previous, content, _upload_in_parallel)
+
+
+@flow(name="vocateeth")
+def vocateeth(profile: str, version: str, to: str = "", previous: str = "", content: str = "") -> str:
+    """Release the VOCATeeth of a profile."""
+    return release_product(VOCATEETH, profile, version, to, previous, content, _upload_in_parallel)
 
 
 def release_product(
@@ -100,6 +131,7 @@ def release_product(
     version: str,
     to: str = "",
     previous: str = "",
+    content: str = "",
     upload: Callable[[Uploads], None] = upload_files,
 ) -> str:
     """Copy data/<profile>/<product> as release `version` to `to` and return one line about it.
@@ -110,6 +142,7 @@ def release_product(
         version: semantic version, higher than all that are there.
         to: folder or fsspec URL; empty: data/<profile>/releases.
         previous: folder or URL of the release to compare with; empty: the highest version that is there.
+        content: `free`: only what may be passed on; empty: everything.
         upload: copies many files to addresses.
 
     Raises:
@@ -117,6 +150,7 @@ def release_product(
     """
     refuse_inside_stage()
     paths, number = ProfilePaths(profile), Version.parse(version)
+    write_free = _free_writer(product, content)
     built = paths.data / product.name
     shelf = open_shelf(to or (paths.data / "releases").as_posix())
     folder = f"{product.name}-{number}"
@@ -126,11 +160,17 @@ def release_product(
     require_committed()
     stage = f"{product.stage}@{profile}"
     require_built(stage)
-    require_releasable(product, built, FaceAsset.load(paths.face_model))
+    if write_free is None:
+        require_free(product, built)
+    require_sound(product, built, FaceAsset.load(paths.face_model))
     with tempfile.TemporaryDirectory(dir=paths.data, prefix=".release-") as scratch:
-        made = Path(scratch) / folder
+        chosen, made = built, Path(scratch) / folder
+        if write_free is not None:
+            chosen = Path(scratch) / "free"
+            write_free(built, chosen)
+            require_free(product, chosen)
         changes = assemble_release(
-            built,
+            chosen,
             made,
             name=product.name,
             version=number,
@@ -187,23 +227,40 @@ def require_built(stage: str) -> None:
         )
 
 
-def require_releasable(product: Product, built: Path, asset: FaceAsset) -> None:
-    """Make sure that the built release keeps its splits apart, holds only what may be passed on, and verifies.
+def require_sound(product: Product, built: Path, asset: FaceAsset) -> None:
+    """Make sure that what was built keeps its splits apart and verifies.
 
     Raises:
         SplitLeakError: a photograph or a subject is in two splits.
-        ReleaseError: licensed content, or verification failed.
-        AssetMissingError, DataError: no release there, or damaged.
+        ReleaseError: verification failed.
+        AssetMissingError, DataError: nothing there, or damaged.
     """
     if leaks := product.leaks(built):
         mend = product.mend_leaks.format(profile=built.parent.name)
         raise SplitLeakError(f"the splits of {built} leak:\n{_listed(leaks)}\n{mend}")
-    if problems := product.licence_problems(built):
-        raise ReleaseError(f"{built} holds licensed content:\n{_listed(problems)}\n{product.mend_licence}")
     if problems := product.verify(built, asset):
         raise ReleaseError(
             f"{built} does not pass `ecavatar verify`:\n{_listed(problems)}\nRemove it and run `dvc repro`."
         )
+
+
+def require_free(product: Product, chosen: Path) -> None:
+    """Make sure that what is to be released may be passed on.
+
+    Raises:
+        ReleaseError: it holds licensed content.
+    """
+    if problems := product.licence_problems(chosen):
+        raise ReleaseError(f"{product.name} holds licensed content:\n{_listed(problems)}\n{product.mend_licence}")
+
+
+def _free_writer(product: Product, content: str) -> Callable[[Path, Path], None] | None:
+    """What leaves out what may not be passed on; None: nothing is left out."""
+    if content not in ("", "free"):
+        raise ConfigError(f"unknown content {content!r}; expected free, or nothing for everything.")
+    if content and product.write_free is None:
+        raise ConfigError(f"{product.name} has no --content free. {product.mend_licence}")
+    return product.write_free if content else None
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -335,20 +392,24 @@ def _upload_in_parallel(uploads: Uploads) -> None:
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
-PRODUCTS: tuple[Flow, ...] = (emolib,)
+PRODUCTS: tuple[Flow, ...] = (emolib, vocateeth)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows.release",
         description="Release what dvc built: checked, compared with the release before, copied whole or not at all.",
-        epilog="example: python -m flows.release emolib --version 1.0.0 --to ../releases",
+        epilog="example: python -m flows.release emolib --version 1.0.0 --to ../releases; "
+        "or: python -m flows.release vocateeth --version 1.0.0",
     )
     parser.add_argument("product", choices=[product.name for product in PRODUCTS], help="what to release")
     parser.add_argument("--version", required=True, help="semantic version, higher than all that are there")
     parser.add_argument("--profile", default="sample", choices=("sample", "full"), help="default: %(default)s")
     parser.add_argument("--to", default="", help="folder or fsspec URL (default: data/PROFILE/releases)")
     parser.add_argument("--previous", default="", help="release to compare with (default: the highest that is there)")
+    parser.add_argument(
+        "--content", choices=("free",), help="free: leave out what a licence forbids to pass on"
+    )
     return parser
 
 

@@ -56,9 +56,10 @@ Tables:
 {loading}
 ## Columns
 {columns}
-`{info}` lists the clips with their places, `{rejects}` what could not be used and why, `{mouth}` holds the mouth with
-the part and the tooth of every vertex, `{topology}` the triangles of face and mouth joined and the regions of the face.
-`{stats}` has mean, spread and quantiles over `train` only, `{contents}` a hash of every clip and subject.
+`{info}` lists the clips with their places, `{rejects}` what could not be used and why. `{mouth}` holds the
+mouth with the part and the tooth of every vertex, `{topology}` the triangles of face and mouth joined and the
+regions of the face. `{stats}` has mean, spread and quantiles over `train` only, `{contents}` a hash of every
+clip and subject.
 
 Coordinates: x to the subject's left, y up, z forward; metres; head at zero pose. A joined head has the {n_face}
 vertices of the face first, then the {n_mouth} of the mouth.
@@ -67,15 +68,15 @@ vertices of the face first, then the {n_mouth} of the mouth.
 
 ## Motivation
 Talking-head research moves the lips of VOCASET's meshes, which have neither teeth nor tongue. The paper that introduced
-VOCATeeth ({citation}) gave them a mouth that follows the chin; its own mouth meshes are commercial. This is an
-independent build of the same kind that can be checked and rebuilt, made by `ecavatar`; it is not the authors' own
-release.
+VOCATeeth gave them a mouth that follows the chin ({citation}); its own mouth
+meshes are commercial. This is an independent build of the same kind that can be checked and rebuilt, made by
+`ecavatar`; it is not the authors' own release.
 
 ## Composition
 {composition}
 {counted}
-Splits are VOCA's and go by subject: no subject is in two of them. A subject of `val` or `test` also has clips that VOCA
-uses in no split; their `split` is empty, and the lists of files go by subject, so filter by the column `split`.
+Splits are VOCA's and go by subject: no subject is in two of them. A subject of `val` or `test` may also have clips
+that VOCA uses in no split; their `split` is empty, and the lists of files go by subject: filter by the column `split`.
 
 ## Collection
 {collection}
@@ -87,8 +88,8 @@ The angle: P is a point of the chin, Q one below the left ear, each {patch}. See
 between the line QP of the subject's neutral face and that of the frame is the angle of the jaw (the ECAvatar paper,
 section 3.4). It is what the chin's skin shows: no jaw was measured.
 
-The mouth: `{mouth_name}` ({mouth_licence}). Upper teeth and upper gum stay; lower teeth, lower gum and tongue turn by
-the angle, stiff, about the subject's axis. The tongue does not move otherwise.
+The mouth: `{mouth_name}` ({mouth_licence}). Upper teeth and upper gum stay; lower teeth, lower gum and tongue
+turn by the angle, stiff, about the subject's axis. The tongue does not move otherwise.
 
 The fit: the mouth was moved, turned and scaled into each neutral face behind its closed lips; how far it sticks out of
 the face stands beside each fit.
@@ -108,9 +109,9 @@ fit.
 {distribution}
 
 ## Maintenance
-Format `{format}`; numbered releases are versioned semantically and never change. `ecavatar verify DIRECTORY` recomputes
-every checksum, statistic and promise of this card. Errors are mended in the next release, whose notes say which clips
-changed.
+Format `{format}`; numbered releases are versioned semantically and never change. `ecavatar verify DIRECTORY`
+recomputes every checksum, statistic and promise of this card. Errors are mended in the next release, whose notes say
+which clips changed.
 
 ## Known failures
 - The chin's skin also moves without the jaw (pouting, pressing the lips), and the angle then turns the teeth.
@@ -147,11 +148,11 @@ samples, rate = soundfile.read(io.BytesIO(sounds[0]["audio"]["bytes"]))
 print(sounds[0]["clip_id"], samples.shape, rate)
 ```
 """,
-    "subjects": """Its subjects:
+    "subjects": """Its subjects (with `with_format("numpy")` the fits would lose half of their digits):
 ```python
 from datasets import load_dataset
 
-subjects = load_dataset("PATH", "{subjects}", split="subjects").with_format("numpy")
+subjects = load_dataset("PATH", "{subjects}", split="subjects")
 print(subjects[0]["subject"], subjects[0]["mouth_scale"], subjects[0]["jaw_pivot"])
 ```
 """,

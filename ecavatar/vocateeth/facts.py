@@ -217,9 +217,15 @@ def _facts(value: Mapping[str, Any]) -> Facts:  # Any: json of a file
         parts=int(value["parts"]),
         clips=tuple(TeethClip(**clip) for clip in value["clips"]),
         counts={str(name): int(count) for name, count in value["counts"].items()},
-        missing=tuple(map(str, value["missing"])),
-        rejected=tuple(map(str, value["rejected"])),
+        missing=_ids(value["missing"]),
+        rejected=_ids(value["rejected"]),
     )
+
+
+def _ids(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"{value!r} is no list of clip ids")
+    return tuple(value)
 
 
 def _contradictions(facts: Facts) -> list[str]:

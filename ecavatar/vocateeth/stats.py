@@ -214,8 +214,9 @@ def _numbers(pieces: Sequence[Float[np.ndarray, " n"]]) -> dict[str, object]:
     made: dict[str, Callable[[], float]] = {
         "mean": values.mean, "std": values.std, "min": values.min, "max": values.max
     }  # fmt: skip
-    result: dict[str, object] = {name: _rounded(make()) if len(values) else None for name, make in made.items()}
-    quantiles = np.quantile(values, _QUANTILES).tolist() if len(values) else [None] * len(_QUANTILES)
+    with np.errstate(invalid="ignore"):  # what is not finite is told by `verify_vocateeth`
+        result: dict[str, object] = {name: _rounded(make()) if len(values) else None for name, make in made.items()}
+        quantiles = np.quantile(values, _QUANTILES).tolist() if len(values) else [None] * len(_QUANTILES)
     return result | {
         "count": len(values),
         "quantiles": {f"{share:g}": _rounded(value) for share, value in zip(_QUANTILES, quantiles, strict=True)},

@@ -16,9 +16,12 @@ from ecavatar.errors import AssetMissingError, ConfigError, EcavatarError, Split
 from ecavatar.face.model import FaceAsset
 from ecavatar.storage.files import read_json, sha256_file, write_json
 from ecavatar.storage.parquet import write_table
+from ecavatar.vocateeth.verify import verify_vocateeth
 from flows import release
-from flows.release import EMOLIB, ReleaseError, release_product, require_releasable
+from flows.release import EMOLIB, VOCATEETH, ReleaseError, release_product, require_free, require_sound
+from tests.fabricate import write_vocaset
 from tests.fabricate_emolib import LEAN, changed_column, fabricated_faces, write_release
+from tests.fabricate_mouth import open_face
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = """
@@ -74,18 +77,27 @@ def scratch(tmp_path_factory, small_face):
     root.mkdir()
     small_face.save(root / "data" / "sample" / "assets" / "face" / "face_model.npz")
     write_table(root / "faces.parquet", fabricated_faces(small_face, 24))
+    started(root, PIPELINE, BUILD)
+    return root
+
+
+def started(root, pipeline, build):
+    """Make the folder `root` a checkout in which `pipeline` has run."""
     shutil.copy(ROOT / "params.yaml", root)
-    for name, text in (("dvc.yaml", PIPELINE), ("build.py", BUILD), (".gitignore", "/data/\n")):
+    for name, text in (("dvc.yaml", pipeline), ("build.py", build), (".gitignore", "/data/\n")):
         (root / name).write_text(text)
     run(root, "git", "init", "-q", ".")
     run(root, sys.executable, "-m", "dvc", "init", "-q")
     rebuild(root)
-    return root
 
 
 @pytest.fixture
 def checkout(scratch, tmp_path, monkeypatch):
     """A copy of `scratch` for one test, which runs in it."""
+    return copied(scratch, tmp_path, monkeypatch)
+
+
+def copied(scratch, tmp_path, monkeypatch):
     root = tmp_path / "checkout"
     shutil.copytree(scratch, root)
     monkeypatch.chdir(root)
@@ -209,7 +221,8 @@ def built(tmp_path, small_face):
 
 
 def test_what_is_sound_may_be_released(built, small_face):
-    require_releasable(EMOLIB, built, small_face)
+    require_sound(EMOLIB, built, small_face)
+    require_free(EMOLIB, built)
     assert EMOLIB.size(built) == "24 items"
 
 
@@ -220,7 +233,7 @@ def test_a_leaking_split_is_refused(built, small_face):
     table = pq.read_table(val)
     write_table(val, changed_column(table, "source_id", [source, *table["source_id"].to_pylist()[1:]]))
     with pytest.raises(SplitLeakError, match=r"leak[\s\S]*dvc repro --force select_images@sample"):
-        require_releasable(EMOLIB, built, small_face)
+        require_sound(EMOLIB, built, small_face)
 
 
 def test_licensed_content_is_refused(tmp_path, small_face):
@@ -229,14 +242,14 @@ def test_licensed_content_is_refused(tmp_path, small_face):
     settings = LEAN.model_copy(update={"vertices": "float32"})
     directory = write_release(tmp_path / "emolib", flame, fabricated_faces(flame, 24), settings)
     with pytest.raises(ReleaseError, match=r"licensed content[\s\S]*meshes of flame2020[\s\S]*vertices: none"):
-        require_releasable(EMOLIB, directory, flame)
+        require_free(EMOLIB, directory)
 
 
 def test_a_failed_verification_is_refused(built, small_face):
     stats = read_json(built / "meta" / "stats.json")
     write_json(built / "meta" / "stats.json", stats | {"rows": 1})
     with pytest.raises(ReleaseError, match=r"does not pass `ecavatar verify`[\s\S]*stats\.json"):
-        require_releasable(EMOLIB, built, small_face)
+        require_sound(EMOLIB, built, small_face)
 
 
 def test_every_refusal_is_a_mistake_of_the_user():
@@ -244,11 +257,13 @@ def test_every_refusal_is_a_mistake_of_the_user():
 
 
 def test_help_gives_an_example(capsys):
-    for arguments in (["--help"], ["emolib", "--help"]):
+    for arguments in (["--help"], ["emolib", "--help"], ["vocateeth", "--help"]):
         with pytest.raises(SystemExit) as ended:
             release.main(arguments)
         assert ended.value.code == 0
-        assert "example: python -m flows.release emolib --version 1.0.0" in capsys.readouterr().out
+        told = " ".join(capsys.readouterr().out.split())
+        for name in ("emolib", "vocateeth"):
+            assert f"python -m flows.release {name} --version 1.0.0" in told
 
 
 @pytest.mark.slow
@@ -283,3 +298,71 @@ def test_the_command_line_uploads_and_tells_mistakes_by_exit_code_two(checkout, 
     built = checkout / "data" / "sample" / "emolib"
     expected = {path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()}
     assert names == expected | {"release.json", "CHANGES.md", "changes.json"}
+
+
+# --- VOCATeeth --------------------------------------------------------------------------------------------------------
+
+TEETH_PIPELINE = """
+stages:
+  rig_mouths:
+    matrix: {profile: [sample]}
+    cmd: python build.py
+    deps: [build.py, data/sample/raw/vocaset]
+    params: [sample.rig]
+    outs: [data/sample/vocateeth]
+"""
+TEETH_BUILD = """
+from pathlib import Path
+from ecavatar.config import RigSettings
+from ecavatar.face.model import FaceAsset
+from ecavatar.vocateeth.build import rig_folder
+from tests.fabricate_mouth import small_mouth
+data = Path("data/sample")
+settings = RigSettings(mouth="procedural", fps=30, patch_mm=0.0, max_rejects=0.5)
+rig_folder(data / "raw" / "vocaset", data / "vocateeth", FaceAsset.load(data / "assets" / "face" / "face_model.npz"),
+           settings, small_mouth())
+"""
+
+
+@pytest.fixture(scope="module")
+def teeth_scratch(tmp_path_factory):
+    """A checkout in which dvc has built a small VOCATeeth, everything committed."""
+    root = tmp_path_factory.mktemp("teeth") / "checkout"
+    (root / "data" / "sample" / "raw" / "vocaset").mkdir(parents=True)
+    head = open_face()
+    head.save(root / "data" / "sample" / "assets" / "face" / "face_model.npz")
+    write_vocaset(root / "data" / "sample" / "raw" / "vocaset", head)
+    started(root, TEETH_PIPELINE, TEETH_BUILD)
+    return root
+
+
+@pytest.fixture
+def teeth_checkout(teeth_scratch, tmp_path, monkeypatch):
+    return copied(teeth_scratch, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_vocateeth_is_released_whole_and_without_what_is_licensed(teeth_checkout):
+    line = release_product(VOCATEETH, "sample", "1.0.0")
+    shelf = teeth_checkout / "data" / "sample" / "releases"
+    assert line == "vocateeth-1.0.0 in data/sample/releases: 8 clips, the first release"
+    assert verify_vocateeth(shelf / "vocateeth-1.0.0") == []
+    facts = read_json(shelf / "vocateeth-1.0.0" / "release.json")
+    assert facts["name"] == "vocateeth"
+    assert set(facts["params"]) == {"rig_mouths@sample"}
+    with pytest.raises(ConfigError, match=r"Call it 2\.0\.0"):  # faces and sound are gone
+        release_product(VOCATEETH, "sample", "1.1.0", content="free")
+    release_product(VOCATEETH, "sample", "2.0.0", content="free")
+    free = shelf / "vocateeth-2.0.0"
+    assert verify_vocateeth(free) == []
+    assert not list(free.rglob("data/faces")) + list(free.rglob("data/audio"))
+    assert "column faces/vertices is gone" in (free / "CHANGES.md").read_text()
+    assert release_product(VOCATEETH, "sample", "3.0.0").endswith("8 clips, 0 added, 0 removed, 0 changed since 2.0.0")
+
+
+def test_only_vocateeth_has_a_part_that_may_always_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"emolib has no --content free[\s\S]*vertices: none"):
+        release_product(EMOLIB, "sample", "1.0.0", content="free")
+    with pytest.raises(ConfigError, match="unknown content 'some'"):
+        release_product(VOCATEETH, "sample", "1.0.0", content="some")
