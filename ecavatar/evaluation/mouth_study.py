@@ -63,7 +63,7 @@ class GapTrack:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MouthStudy:
-    """What the study found; every table has one row per variant and what its name says.
+    """What the study found; every table has one row per variant, and per subject or clip as it is named.
 
     Angle tables: `patch_mm`, `noise_mm`, (`subject`, `clip_id`,) then the figures of `angle_figures`, then
     `agreement_rms_deg`: RMS difference from the paper's variant on the same meshes. The gap table: `variant`, then the
@@ -98,11 +98,12 @@ class MouthStudy:
             return "The true jaw rotation is not known here: nothing is recommended."
         noisy = self.variants[self.variants["noise_mm"] > 0].set_index("patch_mm")["rmse_deg"]
         best, paper = float(noisy[self.recommended_mm]), float(noisy[PAPER_MM])
-        return (
-            f"Recommended: patch_mm {self.recommended_mm:g}, RMSE {best:.3f} degrees; the paper's single vertices "
-            f"{paper:.3f}. It is lower for {self.subjects_better} of {self.subjects['subject'].nunique()} subjects. "
-            f"Rule: {RULE}."
+        beside = (
+            f"; the paper's single vertices {paper:.3f}. It is lower for {self.subjects_better} of "
+            f"{self.subjects['subject'].nunique()} subjects"
         )
+        told = beside if self.recommended_mm != PAPER_MM else ", the paper's single vertices"
+        return f"Recommended: patch_mm {self.recommended_mm:g}, RMSE {best:.3f} degrees{told}. Rule: {RULE}."
 
 
 def jaw_truth(path: Path, fps: int) -> dict[str, Float[np.ndarray, " T"]]:
