@@ -135,7 +135,7 @@ def _download(repository: str, purpose: str) -> Path:
         if weights is not None and weights.suffix == ".json":
             for shard in sorted(set(json.loads(weights.read_text())["weight_map"].values())):
                 _fetch(repository, shard)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise AssetMissingError(
             f"{purpose}: {repository} cannot be fetched from the hub ({_first_line(error)}). Check the id and the "
             f"network, or download it elsewhere. {_DIRECTORY}."

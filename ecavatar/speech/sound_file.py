@@ -145,7 +145,8 @@ def _au_header(header: bytes, pipe: IO[bytes]) -> tuple[int, int] | None:
 
 
 def _no_sound(path: Path, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> tuple[int, int]:
-    reason = _complaint(complaints) or f"ffmpeg ended with {process.wait()}"
+    process.wait()  # it has closed its output; what it complains about may still be on its way
+    reason = _complaint(complaints) or f"ffmpeg ended with {process.returncode}"
     raise DataError(f"{path} has no readable sound track ({reason}). Give a sound file, or a video with sound.")
 
 
