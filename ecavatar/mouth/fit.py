@@ -74,7 +74,8 @@ class MouthFit:
 
     def closed(self, mouth: MouthMesh) -> Float[np.ndarray, "M 3"]:
         """The mouth in the subject's neutral face, jaws closed; float64."""
-        return self.scale * mouth.vertices.astype(np.float64) @ self.rotation.T + self.translation
+        # no BLAS: its last bits may depend on the number of threads
+        return self.scale * np.einsum("mi,ji->mj", mouth.vertices.astype(np.float64), self.rotation) + self.translation
 
 
 def fit_mouth(mouth: MouthMesh, neutral: Float[np.ndarray, "V 3"], asset: FaceAsset) -> MouthFit:
@@ -184,7 +185,7 @@ def _circles(mouth: MouthMesh, fit: MouthFit) -> Float[np.ndarray, "3 M 3"]:
     """a, b, c of each vertex, float32, for which it lies at a + b cos(angle) + c sin(angle)."""
     closed = fit.closed(mouth)
     arm = np.where(mouth.follows_jaw[:, None], closed - fit.pivot, 0.0)
-    across = arm - np.outer(arm @ fit.axis, fit.axis)
+    across = arm - (arm * fit.axis).sum(axis=1, keepdims=True) * fit.axis
     return np.stack([closed - across, across, np.cross(fit.axis, across)]).astype(np.float32)
 
 
@@ -253,7 +254,7 @@ def _incisor_edge(
 
 
 def _jaw_pivot(face: np.ndarray, origin: np.ndarray, axes: np.ndarray, asset: FaceAsset) -> Float[np.ndarray, " 3"]:
-    joint = asset.joint_regressor[_JAW].astype(np.float64) @ face
+    joint = (asset.joint_regressor[_JAW].astype(np.float64)[:, None] * face).sum(axis=0)
     return joint - ((joint - origin) @ axes[0]) * axes[0]
 
 

@@ -9,6 +9,10 @@ up.
 The angle is the right-handed rotation about +x that turns Q'P' of the template onto Q'P' of the frame, where ' is the
 projection on the yz plane: positive opens the mouth, as FLAME's jaw_pose[0] does.
 
+Simplification, the paper's: the angle at Q stands for the jaw's turn about its joint J. As Q lies beside J it is a
+share of that turn, for small ones (P - J).(P - Q) / |P - Q|^2 in the side view: 0.85 to 0.88 in the open head's twelve
+subjects (Q is 18 mm from J), whose chins move enough beside the jaw to make it 0.92 in speech. Nothing is calibrated.
+
 Source:
     The ECAvatar paper, section 3.4. It does not say which vertices P and Q are; the rules here are ours.
 """
