@@ -14,7 +14,7 @@ one: switch that off there.
 `parquet`: `data/part-*.parquet`, one per subject, one row group per clip, as VOCATeeth's own but with all vertices; the
 other files as above, the sound in `wav/`.
 
-It takes three times the disk and more; one clip is in memory at a time.
+It takes some four to seven times the disk; one clip by worker is in memory at a time.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ import errno
 import pickle
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,7 @@ import numpy as np
 import soundfile
 
 from ecavatar.errors import DataError
+from ecavatar.mouth.fit import pose_mouth
 from ecavatar.storage.files import atomic_path, write_json
 from ecavatar.storage.parquet import open_writer
 from ecavatar.storage.shards import shard_path
@@ -39,7 +41,9 @@ Format = Literal["npy", "parquet"]
 _MARGIN = 2**20  # bytes beside the meshes: headers, templates, info
 
 
-def materialise(directory: Path, out: Path, format: Format, splits: Sequence[str] | None = None) -> int:
+def materialise(
+    directory: Path, out: Path, format: Format, splits: Sequence[str] | None = None, *, workers: int = 2
+) -> int:
     """Write the heads of the VOCATeeth in `directory` to the folder `out`, whole or not at all.
 
     Args:
@@ -47,6 +51,7 @@ def materialise(directory: Path, out: Path, format: Format, splits: Sequence[str
         out: the folder to make; must not exist.
         format: see the module.
         splits: only clips of these; None: all, also those in no split.
+        workers: threads, each with a clip (`npy`) or a subject (`parquet`), so that one computes while another writes.
 
     Returns:
         How many frames.
@@ -65,7 +70,7 @@ def materialise(directory: Path, out: Path, format: Format, splits: Sequence[str
     with _full_disk_told(out), atomic_path(out) as temporary:
         (temporary / "wav").mkdir(parents=True)
         write = _write_arrays if format == "npy" else _write_parts
-        write(temporary, teeth, clips)
+        write(temporary, teeth, clips, workers)
         _write_templates(temporary / "templates.pkl", teeth)
         shutil.copyfile(teeth.directory / TOPOLOGY, temporary / TOPOLOGY)
         write_json(temporary / "info.json", _info(teeth, clips))
@@ -77,18 +82,34 @@ def materialised_bytes(teeth: VocaTeeth, clips: Sequence[TeethClip]) -> int:
     return sum(clip.frames for clip in clips) * (teeth.n_vertices + len(teeth.mouth.vertices)) * 3 * 4
 
 
-def _write_arrays(root: Path, teeth: VocaTeeth, clips: Sequence[TeethClip]) -> None:
+def _write_arrays(root: Path, teeth: VocaTeeth, clips: Sequence[TeethClip], workers: int) -> None:
     (root / "vertices_npy").mkdir()
-    for clip in clips:
-        heads = teeth.heads(clip)
-        np.save(root / "vertices_npy" / f"{clip.clip_id}.npy", heads.reshape(len(heads), -1), allow_pickle=False)
+
+    def write(clip: TeethClip) -> None:
+        _write_heads(root / "vertices_npy" / f"{clip.clip_id}.npy", teeth, clip)
         _write_sound(root, teeth, clip)
 
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(write, clips))
 
-def _write_parts(root: Path, teeth: VocaTeeth, clips: Sequence[TeethClip]) -> None:
+
+def _write_heads(path: Path, teeth: VocaTeeth, clip: TeethClip) -> None:
+    """As `np.save` of the joined heads, without joining them in memory."""
+    faces, angles = teeth.frames(clip)
+    mouths = pose_mouth(teeth.mouth, teeth.fit(clip.subject), angles)
+    shape = (len(faces), faces[0].size + mouths[0].size)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for face, mouth in zip(faces, mouths, strict=True):
+            file.write(face)
+            file.write(mouth)
+
+
+def _write_parts(root: Path, teeth: VocaTeeth, clips: Sequence[TeethClip], workers: int) -> None:
     subjects = sorted({clip.subject for clip in clips})
     schema = face_schema(teeth.n_vertices + len(teeth.mouth.vertices))
-    for index, subject in enumerate(subjects):
+
+    def write(index: int, subject: str) -> None:
         texts = {"topology": f"{teeth.topology}+mouth", "fps": str(teeth.fps), "subject": subject}
         with open_writer(shard_path(root / "data", index, len(subjects)), schema, texts) as writer:
             for clip in (clip for clip in clips if clip.subject == subject):
@@ -96,6 +117,9 @@ def _write_parts(root: Path, teeth: VocaTeeth, clips: Sequence[TeethClip]) -> No
                 table = face_table(clip, angles, teeth.joined(subject, faces, angles), schema)
                 writer.write_table(table, row_group_size=clip.frames)
                 _write_sound(root, teeth, clip)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(write, range(len(subjects)), subjects))
 
 
 def _write_sound(root: Path, teeth: VocaTeeth, clip: TeethClip) -> None:
