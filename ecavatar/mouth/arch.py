@@ -37,7 +37,7 @@ class Arch:
     """Arc length from the midline."""
 
     def at(self, length: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "*n 2"]:
-        """x and z at an arc length from the midline; a negative one is on the right side."""
+        """Where (x, z) an arc length from the midline leads; a negative one is on the right side."""
         side = np.where(np.asarray(length) < 0, -1.0, 1.0)
         distance = np.abs(length)
         x, z = (np.interp(distance, self.lengths, column) for column in self.points.T)

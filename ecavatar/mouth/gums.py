@@ -1,9 +1,9 @@
-"""Gums: one open sheet for each jaw, from the fold behind the lip over the ridge to the palate or the floor of the mouth.
+"""Gums: one open sheet for each jaw, from behind the lip over the ridge to the palate or the floor of the mouth.
 
-A sheet is a grid: columns stand along the arch, six to a tooth, and rows run across it. The left and the right half share
-their last row, which lies on the midline, so that a sheet has the topology of a disc; its first row has half the columns.
-Teeth go through the sheet: it makes a collar round each neck and a papilla between two teeth, and its middle rows lie
-inside the teeth on purpose.
+A sheet is a grid: columns stand along the arch, six to a tooth, and rows run across it. The left and the right half
+share their last row, which lies on the midline, so that a sheet has the topology of a disc; its first row has half the
+columns. Teeth go through the sheet: it makes a collar round each neck and a papilla between two teeth, and its middle
+rows lie inside the teeth on purpose.
 """
 
 from dataclasses import dataclass
@@ -65,7 +65,9 @@ def gum_faces() -> Int[np.ndarray, "k 3"]:
     fans = [(first, even, odd), (first, odd, border[1:]), (border[1:], odd, then)]
     grid = np.concatenate([rows, middle[None]])
     a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]
-    quads = [np.stack([x.ravel() for x in corners], axis=1) for corners in ((a, b, c), (a, c, d))]
+    right, left = slice(None, SIDE), slice(SIDE, None)  # cut as each other's mirror image
+    pieces = [(right, (a, b, c)), (right, (a, c, d)), (left, (a, b, d)), (left, (b, c, d))]
+    quads = [np.stack([x[:, side].ravel() for x in corners], axis=1) for side, corners in pieces]
     return np.concatenate([*(np.stack(fan, axis=1) for fan in fans), *quads]).astype(np.int32)
 
 
@@ -95,7 +97,7 @@ def _left_half(teeth: tuple[Tooth, ...], lengths: list[float], arch: Arch) -> np
 
 
 def _columns(teeth: tuple[Tooth, ...], lengths: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Arc length of each column, and how near it is to the gap between two teeth (0 at a tooth's middle, 1 in the gap)."""
+    """Arc length of each column, and its nearness to a gap: 0 at a tooth's middle, 1 between two teeth."""
     ends = [0.0]
     for tooth, after, here, there in zip(teeth, teeth[1:], lengths, lengths[1:], strict=False):
         ends.append(here + (there - here) * tooth.width / (tooth.width + after.width))
@@ -148,9 +150,18 @@ def _inner_rows(columns: np.ndarray, lining: Lining, up: float) -> np.ndarray:
     middle = front - 3.0 + place * (back - front + 3.0)
     ease = np.clip(place / 0.7, 0, 1)
     depth = lining.front + (lining.middle - lining.front) * ease**2 * (3 - 2 * ease)
-    base = np.interp(place, place[SIDE::6], start[SIDE::6, 1])  # the scallops of the collar end here
     share = np.linspace(0, 1, ROWS - 7)[1:]
-    height = start[:, None, 1] + (base - start[:, 1])[:, None] * share + up * depth[:, None] * (1 - (1 - share) ** 2)
-    x = start[:, None, 0] * (1 - share)
-    z = start[:, None, 2] * (1 - share) + middle[:, None] * share
-    return np.stack([x, height, z], axis=2)
+    calm = start[:, None] + np.minimum(3 * share, 1)[:, None] * (_smooth(start) - start)[:, None]
+    height = calm[..., 1] + up * depth[:, None] * (1 - (1 - share) ** 2)
+    z = calm[..., 2] * (1 - share) + middle[:, None] * share
+    return np.stack([calm[..., 0] * (1 - share), height, z], axis=2)
+
+
+def _smooth(line: np.ndarray) -> np.ndarray:
+    """A line without the scallops of single teeth: the mean over two teeth, the ends going straight on."""
+    reach = _PER_TOOTH
+    steps = np.arange(1, reach + 1)[:, None]
+    before, after = line[0] + steps[::-1] * (line[0] - line[1]), line[-1] + steps * (line[-1] - line[-2])
+    padded = np.concatenate([before, line, after])
+    kernel = np.ones(2 * reach + 1) / (2 * reach + 1)
+    return np.stack([np.convolve(column, kernel, mode="valid") for column in padded.T], axis=1)

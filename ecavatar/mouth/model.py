@@ -89,6 +89,16 @@ class MouthMesh:
         """Which vertices turn with the lower jaw."""
         return np.isin(self.part, [part for part in Part if part.follows_jaw])
 
+    @property
+    def normals(self) -> Float[np.ndarray, "M 3"]:
+        """Unit normals, each the area-weighted mean of its faces'; zero for a vertex without area."""
+        corners = self.vertices[self.faces].astype(np.float64)
+        crossed = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normals = np.zeros(self.vertices.shape)
+        np.add.at(normals, self.faces.ravel(), np.repeat(crossed, 3, axis=0))
+        lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+        return normals / np.where(lengths > 0, lengths, 1)
+
     def save(self, path: Path) -> None:
         """Write it as one npz, whole or not at all; the same mouth gives the same bytes every time."""
         facts = {"format": _FORMAT, "name": self.name, "licence": self.licence}
@@ -109,8 +119,8 @@ class MouthMesh:
         missing = sorted(set(_DTYPES) - set(arrays))
         if facts.get("format") != _FORMAT or missing:
             raise DataError(
-                f"{path}: expected format {_FORMAT}, found {facts.get('format')!r}, missing {missing}. Convert it again "
-                "with `ecavatar assets add mouth FILE`."
+                f"{path}: expected format {_FORMAT}, found {facts.get('format')!r}, missing {missing}. Convert it "
+                "again with `ecavatar assets add mouth FILE`."
             )
         texts = {name: str(facts.get(name, "")) for name in ("name", "licence")}
         return cls(**texts, **{name: arrays[name] for name in _DTYPES})

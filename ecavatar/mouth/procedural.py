@@ -4,8 +4,8 @@
 29,780: vertices - faces / 2 = 126 = 2 for each of 28 teeth and the tongue, 1 for each of two gums, 33 for each gum's 66
 border edges.
 
-Simplifications: stumps instead of roots, the same tooth left and right, no frenula, cheeks or throat; each gum is an open
-sheet that teeth go through.
+Simplifications: stumps instead of roots, the same tooth left and right, no frenula, cheeks or throat; each gum is an
+open sheet that teeth go through.
 """
 
 from functools import lru_cache

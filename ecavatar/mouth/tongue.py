@@ -22,18 +22,24 @@ def tongue_vertices(ridge: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "m 3"]
     z = front + share * (back - front)
     behind = np.minimum.accumulate(ridge[:, 2])
     width = np.minimum(np.interp(-z, -behind, ridge[:, 0]) - _SPACE, _WIDEST)
-    blunt = np.sqrt(1 - (1 - np.clip(share / 0.3, 0, 1)) ** 2) * np.sqrt(1 - np.clip((share - 0.9) / 0.1, 0, 1) ** 2 * 0.8)
+    back_end = np.sqrt(1 - 0.8 * np.clip((share - 0.9) / 0.1, 0, 1) ** 2)
+    wide, thick = _rising(share / 0.05) * back_end, np.sqrt(_rising(share / 0.3) * back_end)
     top = np.interp(share, [0, 0.12, 0.35, 0.6, 0.85, 1], [-3.5, -1.5, 2.0, 3.5, 1.5, -3.0])
     bottom = np.interp(share, [0, 0.12, 0.3, 0.6, 1], [-3.5, -5.5, -8.5, -10.5, -9.0])
     angle = 2 * np.pi * np.arange(SEGMENTS) / SEGMENTS
     across, upward = np.cos(angle), np.sin(angle)
     across = np.sign(across) * np.abs(across) ** 0.8
-    x = width[:, None] * blunt[:, None] * across
-    y = ((top + bottom) / 2)[:, None] + ((top - bottom) / 2 * np.sqrt(blunt))[:, None] * upward
+    x = (width * wide)[:, None] * across
+    y = ((top + bottom) / 2)[:, None] + ((top - bottom) / 2 * thick)[:, None] * upward
     groove = np.exp(-((x / 3.0) ** 2)) * np.clip(upward, 0, 1) * np.clip(share / 0.3, 0, 1)[:, None]
     rings = np.stack([x, y - 0.9 * groove, np.broadcast_to(z[:, None], x.shape)], axis=2)
     ends = np.array([[0.0, -3.5, front], [0.0, (top[-1] + bottom[-1]) / 2, back]])
     return np.concatenate([ends[:1], rings.reshape(-1, 3), ends[1:]])
+
+
+def _rising(share: np.ndarray) -> np.ndarray:
+    """A quarter of a circle from 0 to 1."""
+    return np.sqrt(1 - (1 - np.clip(share, 0, 1)) ** 2)
 
 
 def tongue_faces() -> Int[np.ndarray, "k 3"]:
