@@ -72,6 +72,23 @@ def small_vocaset(tmp_path_factory: pytest.TempPathFactory, small_face: FaceAsse
     return root
 
 
+@pytest.fixture(scope="session")
+def load(tmp_path_factory):
+    """`datasets.load_dataset` without a network and with a cache of its own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HF_DATASETS_OFFLINE", "1")
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    cache = tmp_path_factory.mktemp("cache")
+
+    def load(*args, **more):
+        import datasets
+
+        return datasets.load_dataset(*args, cache_dir=str(cache), **more)
+
+    yield load
+    patch.undo()
+
+
 def _small_regions(unit: np.ndarray) -> dict[str, np.ndarray]:
     x, y, z = unit.T
     is_front = z > 0.2

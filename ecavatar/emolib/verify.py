@@ -35,18 +35,13 @@ from ecavatar.emolib.schema import (
 from ecavatar.emolib.stats import release_stats
 from ecavatar.emolib.topology import read_topology, topology_sha256
 from ecavatar.emotion import LEVELS, Emotion
-from ecavatar.errors import EcavatarError
 from ecavatar.face.model import FaceAsset, FaceModel
+from ecavatar.storage.checks import DAMAGE, is_finite, problems_of, some
 from ecavatar.storage.columns import Column, arrow_schema, schema_difference
 from ecavatar.storage.files import read_json, sha256_file
 from ecavatar.storage.manifest import verify_manifest
 from ecavatar.storage.parquet import read_table
 
-_DAMAGE = (
-    EcavatarError, OSError, EOFError, pa.ArrowException, ArithmeticError, AttributeError, LookupError, TypeError,
-    ValueError, RecursionError, yaml.YAMLError,
-)  # fmt: skip
-"""What reading a damaged file can raise; anything else is a bug of ours and is not caught."""
 _STATS_TOLERANCE = 1e-7
 """Of the spread: stats.json has nine digits, and machines add in different orders."""
 _MESH_TOLERANCE_M = 1e-6
@@ -55,7 +50,6 @@ _KEYS = ("item_id", "split", "emotion", "emotion_code", "level")
 _MAY_BE_UNKNOWN = frozenset({"valence", "arousal", "residual_mm"})
 _COEFFICIENTS = ("shape", "expression", "jaw_pose")
 _DERIVED = ("coordinates", "path_template", "topology_file", "is_redistributable")
-_SHOWN = 3
 
 Check = Callable[["_Release"], Iterator[str]]
 
@@ -99,24 +93,13 @@ def verify(directory: Path, asset: FaceAsset | None = None) -> list[str]:
     problems = verify_manifest(directory)
     try:
         info = read_info(directory)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return [*problems, f"{error}"]
     release = _Release(directory, info, asset)
-    files = _told(_files, release)
+    files = problems_of(_files, release)
     problems += files
     checks = _CHECKS if files else (*_CHECKS, *_DATA_CHECKS)  # rows are looked at when their files can be read
-    return problems + [problem for check in checks for problem in _told(check, release)]
-
-
-def _told(check: Check, release: _Release) -> list[str]:
-    """The check's problems; when damage stops it, that is one more."""
-    problems = []
-    try:
-        problems.extend(check(release))
-    except _DAMAGE as error:
-        what = check.__name__.strip("_").replace("_", " ")
-        problems.append(f"{what} cannot be checked: {type(error).__name__}: {error}")
-    return problems
+    return problems + [problem for check in checks for problem in problems_of(check, release)]
 
 
 def _files(release: _Release) -> Iterator[str]:
@@ -138,7 +121,7 @@ def _file(path: Path, name: str, columns: tuple[Column, ...], rows: int) -> Iter
     try:
         with pq.ParquetFile(path) as file:
             found, count = file.schema_arrow.remove_metadata(), file.metadata.num_rows
-    except _DAMAGE as error:
+    except DAMAGE as error:
         yield f"{name}: not readable: {error}"
         return
     expected = arrow_schema(columns)
@@ -176,7 +159,7 @@ def _order(release: _Release) -> Iterator[str]:
     counts = pc.value_counts(release.labels("coefficients", ["item_id"])["item_id"])
     twice = [value["values"] for value in counts.to_pylist() if value["counts"] > 1]
     if twice:
-        yield f"item_id occurs more than once: {_some(sorted(twice))}."
+        yield f"item_id occurs more than once: {some(sorted(twice))}."
 
 
 def _labels(release: _Release) -> Iterator[str]:
@@ -218,7 +201,7 @@ def _numbers(release: _Release) -> Iterator[str]:
             wrong.update(
                 column.name
                 for column in columns
-                if not _is_finite(table[column.name], may_be_unknown=column.name in free | _MAY_BE_UNKNOWN)
+                if not is_finite(table[column.name], may_be_unknown=column.name in free | _MAY_BE_UNKNOWN)
             )
     yield from (f"column {name} has numbers that are not finite." for name in sorted(wrong))
 
@@ -231,15 +214,6 @@ def _unknown(release: _Release) -> Iterator[str]:
             yield f"column {name} is unknown in {count} row(s)."
 
 
-def _is_finite(column: pa.ChunkedArray, *, may_be_unknown: bool) -> bool:
-    values, is_complete = column.combine_chunks(), True
-    while pa.types.is_fixed_size_list(values.type):
-        is_complete = is_complete and values.null_count == 0
-        values = values.flatten()
-    numbers = values.to_numpy(zero_copy_only=False)  # null becomes NaN
-    return not np.isinf(numbers).any() if may_be_unknown else is_complete and bool(np.isfinite(numbers).all())
-
-
 def _statistics(release: _Release) -> Iterator[str]:
     """meta/stats.json says what the training rows say."""
     expected, found = release_stats(release.directory, release.info), read_json(release.path(STATS))
@@ -248,7 +222,7 @@ def _statistics(release: _Release) -> Iterator[str]:
             yield f"{STATS}: {name} is {found.get(name)!r}, computed {expected[name]!r}."
     mine: Mapping[str, Any] = expected["columns"]  # pyright: ignore[reportAssignmentType]
     if sorted(found["columns"]) != sorted(mine):
-        yield f"{STATS}: columns are {_some(sorted(found['columns']))}, expected {_some(sorted(mine))}."
+        yield f"{STATS}: columns are {some(sorted(found['columns']))}, expected {some(sorted(mine))}."
     for name in sorted(set(mine) & set(found["columns"])):
         scale = np.abs(_plain(mine[name]["std"])) + np.abs(_plain(mine[name]["mean"]))
         for what in ("mean", "std", "min", "max", "count"):
@@ -328,7 +302,7 @@ def _croissant(release: _Release) -> Iterator[str]:
         elif release.path(path).is_file() and sha256_file(release.path(path)) != listed[name]:
             yield f"{CROISSANT}: the checksum of {name} is another."
     if missing := sorted(set(release.info.columns) - {record["@id"] for record in content["recordSet"]}):
-        yield f"{CROISSANT}: no record set for {_some(missing)}."
+        yield f"{CROISSANT}: no record set for {some(missing)}."
 
 
 def _card(release: _Release) -> Iterator[str]:
@@ -350,10 +324,6 @@ def _card(release: _Release) -> Iterator[str]:
             found = {path for pattern in patterns for path in release.directory.glob(pattern)}
             if found != {release.path(path) for path in release.info.files(config, split)}:
                 yield f"{CARD}: the data files of config {config}, split {split}, are not those of the release."
-
-
-def _some(values: list) -> str:
-    return ", ".join(map(str, values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")
 
 
 _CHECKS: tuple[Check, ...] = (_info, _topology, _croissant, _card)

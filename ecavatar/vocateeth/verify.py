@@ -15,11 +15,11 @@ from jaxtyping import Float
 
 from ecavatar.config import RigSettings
 from ecavatar.emolib.topology import read_topology
-from ecavatar.errors import EcavatarError
 from ecavatar.face.model import FaceAsset
 from ecavatar.mouth.fit import fit_mouth
 from ecavatar.mouth.model import MouthMesh
 from ecavatar.mouth.rig import ChinRig
+from ecavatar.storage.checks import DAMAGE, is_finite, problems_of, some
 from ecavatar.storage.columns import arrow_schema, schema_difference
 from ecavatar.storage.files import is_temporary, read_json
 from ecavatar.storage.manifest import verify_manifest
@@ -38,11 +38,6 @@ from ecavatar.vocateeth.stats import (
     stats_json,
 )
 
-_DAMAGE = (
-    EcavatarError, OSError, EOFError, pa.ArrowException, ArithmeticError, AttributeError, LookupError, TypeError,
-    ValueError, RecursionError,
-)  # fmt: skip
-"""What reading a damaged file can raise; anything else is a bug of ours and is not caught."""
 _STATS_TOLERANCE = 1e-7
 """Relative: stats.json has nine digits, and machines add in different orders."""
 _ANGLE_TOLERANCE_RAD = 1e-6
@@ -51,7 +46,6 @@ _FIT_TOLERANCE = 1e-6
 """Of scale, rotation and metres, between machines."""
 _SECONDS_TOLERANCE = 2e-6
 """info.json has six digits after the point."""
-_SHOWN = 3
 
 Check = Callable[["_Dataset"], Iterator[str]]
 
@@ -83,24 +77,13 @@ def verify_vocateeth(directory: Path, asset: FaceAsset | None = None) -> list[st
     problems = verify_manifest(directory)
     try:
         facts = read_facts(directory)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return [*problems, f"{error}"]
     dataset = _Dataset(directory, facts, asset)
-    files = _told(_files, dataset)
+    files = problems_of(_files, dataset)
     problems += files
     checks = _CHECKS if files else (*_CHECKS, *_DATA_CHECKS)  # rows are looked at when their files can be read
-    return problems + [problem for check in checks for problem in _told(check, dataset)]
-
-
-def _told(check: Check, dataset: _Dataset) -> list[str]:
-    """The check's problems; when damage stops it, that is one more."""
-    problems = []
-    try:
-        problems.extend(check(dataset))
-    except _DAMAGE as error:
-        what = check.__name__.strip("_").replace("_", " ")
-        problems.append(f"{what} cannot be checked: {type(error).__name__}: {error}")
-    return problems
+    return problems + [problem for check in checks for problem in problems_of(check, dataset)]
 
 
 def _files(dataset: _Dataset) -> Iterator[str]:
@@ -123,7 +106,7 @@ def _table(path: Path, name: str, table: Table, clips: list[TeethClip]) -> Itera
         with pq.ParquetFile(path) as file:
             found, meta = file.schema_arrow.remove_metadata(), file.metadata
             groups = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
-    except _DAMAGE as error:
+    except DAMAGE as error:
         yield f"{name}: not readable: {error}"
         return
     plain = pa.schema([(field.name, _nullable(field.type)) for field in found])
@@ -161,9 +144,9 @@ def _counts(dataset: _Dataset) -> Iterator[str]:
         if facts.counts.get(name) != count:
             yield f"{INFO}: counts.{name} is {facts.counts.get(name)}, it lists {count}."
     if rejected := sorted(set(rejects["item_id"]) ^ set(facts.rejected)):
-        yield f"{REJECTS}: its clips are not those that {INFO} calls rejected: {_some(rejected)}."
+        yield f"{REJECTS}: its clips are not those that {INFO} calls rejected: {some(rejected)}."
     if both := sorted(set(facts.rejected) & {clip.clip_id for clip in facts.clips}):
-        yield f"{INFO}: rejected and there at once: {_some(both)}."
+        yield f"{INFO}: rejected and there at once: {some(both)}."
 
 
 def _splits(dataset: _Dataset) -> Iterator[str]:
@@ -180,7 +163,7 @@ def _subjects(dataset: _Dataset) -> Iterator[str]:
     name = facts.tables()[-1].paths[0]
     subjects, splits = rows["subject"].to_pylist(), rows["split"].to_pylist()
     if len(subjects) != facts.parts or subjects != sorted(set(subjects)):
-        yield f"{name}: expected {facts.parts} subjects in order, each once, found {_some(subjects)}."
+        yield f"{name}: expected {facts.parts} subjects in order, each once, found {some(subjects)}."
     places = {subject: part for part, subject in enumerate(subjects)}
     known = {clip.subject: clip.split for clip in facts.clips if clip.split}
     for clip in facts.clips:
@@ -192,7 +175,7 @@ def _subjects(dataset: _Dataset) -> Iterator[str]:
             yield f"{name}: {subject} is in split {split!r}, its clips are in {known.get(subject, '')!r}."
     numbers = [column for column in rows.column_names if not pa.types.is_string(rows[column].type)]
     for column in numbers:
-        if not _is_finite(rows[column]):
+        if not is_finite(rows[column]):
             yield f"{name}: column {column} has numbers that are not finite."
     for subject, fit in zip(subjects, _fits(rows), strict=True):
         yield from (f"{name}: {subject}: {problem}." for problem in _fit_problems(fit))
@@ -214,14 +197,6 @@ def _fit_problems(fit: Mapping[str, np.ndarray]) -> Iterator[str]:
         yield "jaw_axis is no unit vector"
     if not fit["mouth_scale"][0] > 0:
         yield "mouth_scale is not positive"
-
-
-def _is_finite(column: pa.ChunkedArray) -> bool:
-    values, is_complete = column.combine_chunks(), True
-    while pa.types.is_fixed_size_list(values.type):
-        is_complete = is_complete and values.null_count == 0
-        values = values.flatten()
-    return is_complete and bool(np.isfinite(values.to_numpy(zero_copy_only=False).astype(np.float64)).all())
 
 
 def _data(dataset: _Dataset) -> Iterator[str]:
@@ -254,7 +229,7 @@ def _frame_problems(found: ClipFrames, rig: ChinRig | None) -> Iterator[str]:
     for name in ("clip_id", "subject", "sentence", "split"):
         values = set(rows[name].to_pylist())
         if values != {getattr(clip, name)}:
-            yield f"{clip.clip_id}: column {name} has {_some(sorted(values, key=str))}."
+            yield f"{clip.clip_id}: column {name} has {some(sorted(values, key=str))}."
     if rows["frame"].to_pylist() != list(range(clip.frames)):
         yield f"{clip.clip_id}: its frames are not numbered 0 to {clip.frames - 1}."
     if not np.isfinite(found.angles).all():
@@ -303,7 +278,7 @@ def _contents(dataset: _Dataset, totals: Totals) -> Iterator[str]:
             continue
         if isinstance(mine, dict) and isinstance(theirs, dict):
             wrong = sorted(key for key in set(mine) | set(theirs) if mine.get(key) != theirs.get(key))
-            yield f"{CONTENTS}: {name} are not those of the data: {_some(wrong)}."
+            yield f"{CONTENTS}: {name} are not those of the data: {some(wrong)}."
         else:
             yield f"{CONTENTS}: {name} is {theirs!r}, computed {mine!r}."
 
@@ -393,11 +368,7 @@ def _croissant(dataset: _Dataset) -> Iterator[str]:
     stored, expected = read_json(dataset.directory / CROISSANT), croissant_json(dataset.directory, dataset.facts)
     dated = {name: value for name, value in stored.items() if name != "datePublished"}  # added by whoever publishes
     if wrong := sorted(name for name in set(dated) | set(expected) if dated.get(name) != expected.get(name)):
-        yield f"{CROISSANT}: {_some(wrong)} is not what the data make it."
-
-
-def _some(values: list) -> str:
-    return ", ".join(map(str, values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")
+        yield f"{CROISSANT}: {some(wrong)} is not what the data make it."
 
 
 _CHECKS: tuple[Check, ...] = (_counts, _splits, _mouth, _card)

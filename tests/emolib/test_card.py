@@ -31,23 +31,6 @@ def front_matter(release):
     return yaml.safe_load((release / "README.md").read_text(encoding="utf-8").split("---\n")[1])
 
 
-@pytest.fixture(scope="session")
-def load(tmp_path_factory):
-    """`datasets.load_dataset` without a network and with a cache of its own."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HF_DATASETS_OFFLINE", "1")
-    patch.setenv("HF_HUB_OFFLINE", "1")
-    cache = tmp_path_factory.mktemp("cache")
-
-    def load(*args, **more):
-        import datasets
-
-        return datasets.load_dataset(*args, cache_dir=str(cache), **more)
-
-    yield load
-    patch.undo()
-
-
 def test_card_shows_every_way_of_loading(full_release):
     blocks = blocks_of(full_release)
     assert len(blocks) == sum(BLOCKS.values())

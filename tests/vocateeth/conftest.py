@@ -10,6 +10,7 @@ from ecavatar.face.model import FaceAsset
 from ecavatar.mouth.model import MouthMesh
 from ecavatar.vocateeth.build import rig_folder
 from ecavatar.vocateeth.dataset import VocaTeeth
+from ecavatar.vocateeth.licence import write_free
 from tests.fabricate import write_vocaset
 from tests.fabricate_mouth import open_face, small_mouth
 
@@ -48,3 +49,11 @@ def teeth(tmp_path_factory, raw, head, mouth, rig_settings) -> VocaTeeth:
     directory = tmp_path_factory.mktemp("teeth") / "vocateeth"
     rig_folder(raw, directory, head, rig_settings, mouth)
     return VocaTeeth.open(directory)
+
+
+@pytest.fixture(scope="session")
+def free(teeth, tmp_path_factory):
+    """What of the dataset may always be passed on; do not change it."""
+    out = tmp_path_factory.mktemp("free") / "angles"
+    write_free(teeth.directory, out)
+    return out

@@ -18,21 +18,12 @@ from ecavatar.errors import DataError
 from ecavatar.storage.files import read_json, write_json
 from ecavatar.vocateeth.card import card_text, write_card
 from ecavatar.vocateeth.facts import read_facts
-from ecavatar.vocateeth.licence import write_free
 
 SECTIONS = ("Motivation", "Composition", "Collection", "Preprocessing", "Uses", "Distribution and licence",
             "Maintenance", "Known failures")  # fmt: skip
 BLOCKS = ("load_dataset(\"PATH\", split", "Audio(decode=False)", "\"PATH\", \"templates\"", "pd.read", "pl.scan",
           "duckdb.sql", "teeth.heads", "TeethClips")  # fmt: skip
 FREE_BLOCKS = ('load_dataset("PATH", split', '"PATH", "fits"', "pd.read", "pl.scan", "duckdb.sql")
-
-
-@pytest.fixture(scope="module")
-def free(teeth, tmp_path_factory):
-    """What of the dataset may always be passed on; do not change it."""
-    out = tmp_path_factory.mktemp("free") / "angles"
-    write_free(teeth.directory, out)
-    return out
 
 
 def text_of(directory):
@@ -74,23 +65,6 @@ def assert_runs(code, tmp_path):
     assert run.stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def load(tmp_path_factory):
-    """`datasets.load_dataset` without a network and with a cache of its own."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HF_DATASETS_OFFLINE", "1")
-    patch.setenv("HF_HUB_OFFLINE", "1")
-    cache = tmp_path_factory.mktemp("cache")
-
-    def load(*args, **more):
-        import datasets
-
-        return datasets.load_dataset(*args, cache_dir=str(cache), **more)
-
-    yield load
-    patch.undo()
-
-
 def test_datasets_reads_what_is_stored(teeth, load):
     frames = load(str(teeth.directory))
     assert {split: rows.num_rows for split, rows in frames.items()} == {"train": 42, "val": 21, "test": 21}
@@ -118,11 +92,10 @@ def test_datasets_reads_sound_and_subjects(teeth, load):
 def test_table_programs_agree(teeth, free):
     own = np.concatenate([teeth.angles(clip) for clip in teeth.clips])
     for folder in (teeth.directory / "data" / "faces", free / "data" / "angles"):
-        query = f"select clip_id, frame, angle from '{folder}/*.parquet'"
         frames = (
             pd.read_parquet(folder, columns=["clip_id", "frame", "angle"]),
             pl.scan_parquet(folder / "*.parquet").select("clip_id", "frame", "angle").collect().to_pandas(),
-            duckdb.sql(query).df(),
+            duckdb.sql(f"select clip_id, frame, angle from '{folder}/*.parquet'").df(),
         )
         for frame in frames:
             frame = frame.sort_values(by=["clip_id", "frame"])

@@ -16,7 +16,6 @@ from ecavatar.releases import verify_release
 from ecavatar.storage.files import read_json, sha256_file, write_json
 from ecavatar.storage.manifest import write_manifest
 from ecavatar.vocateeth.card import write_card
-from ecavatar.vocateeth.licence import write_free
 from ecavatar.vocateeth.verify import verify_vocateeth
 
 FACES = "data/faces/part-00000-of-00004.parquet"
@@ -30,14 +29,6 @@ EVERY_FILE = (*TEXTS, FACES, AUDIO, TEMPLATES, "rejects.parquet", "mouth.npz", "
 def copy(teeth, tmp_path):
     """A copy that may be damaged."""
     return shutil.copytree(teeth.directory, tmp_path / "copy")
-
-
-@pytest.fixture(scope="module")
-def free(teeth, tmp_path_factory):
-    """What of the dataset may always be passed on; do not change it."""
-    out = tmp_path_factory.mktemp("free") / "angles"
-    write_free(teeth.directory, out)
-    return out
 
 
 def reseal(directory):
