@@ -192,7 +192,8 @@ def _draw_subjects(axes: Axes, study: MouthStudy) -> None:
     names = sorted(noisy["subject"].unique())
     axes.set_yticks(np.arange(len(names)), [name.removeprefix("FaceTalk_") for name in names], fontsize=7)
     axes.set(xlabel="RMSE with added noise, degrees", ylim=(len(names) - 0.3, -1.9 - 0.4 * len(chosen)))
-    axes.set_xlim(0, 1.08 * noisy["rmse_deg"].max())
+    shown = noisy["patch_mm"].isin([patch for patch, _ in chosen.values()])
+    axes.set_xlim(0, 1.08 * noisy.loc[shown, "rmse_deg"].max())
     axes.legend(fontsize=8, loc="upper left")
 
 
