@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 
 from ecavatar.config import RigSettings
 from ecavatar.corpora.vocaset import NATIVE_FPS, Vocaset, VocasetClip, first_bad_frame
-from ecavatar.corpora.vocaset_checks import check_templates
+from ecavatar.corpora.vocaset_checks import check_frame_rate, check_templates
 from ecavatar.emolib.topology import topology_arrays, write_topology
 from ecavatar.errors import DataError, EcavatarError, SplitLeakError
 from ecavatar.face.model import FaceAsset
@@ -100,6 +100,7 @@ def rig_folder(
     _require_own(out)
     corpus = Vocaset.open(vocaset)
     check_templates(corpus, asset)
+    check_frame_rate(corpus)
     subjects = clear_leftovers(out, corpus)
     tell = progress or (lambda _done, _all: None)
     tell(0, len(subjects))

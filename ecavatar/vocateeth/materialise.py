@@ -4,12 +4,13 @@
 
     vertices_npy/CLIP.npy   (T, 3 (V+M)) float32 metres, row by row x, y, z of each vertex
     wav/CLIP.wav            16 bit, as recorded
-    templates.pkl           subject -> (V+M, 3) float32: pickle protocol 2, as those programs open it
+    templates.npz           subject -> (V+M, 3) float32, mouth closed
     topology.npz            `faces`: triangles of the joined head
     info.json               topology, fps, clips with subject, split and frames
 
 Frames are those of VOCATeeth, thirty a second by default. The scripts of the field expect sixty and take every second
-one: switch that off there.
+one: switch that off there. They also expect `templates.pkl`; nothing here writes pickles, so make it once by
+`pickle.dump(dict(np.load("templates.npz")), open("templates.pkl", "wb"))`.
 
 `parquet`: `data/part-*.parquet`, one per subject, one row group per clip, as VOCATeeth's own but with all vertices; the
 other files as above, the sound in `wav/`.
@@ -19,7 +20,6 @@ It takes some four to seven times the disk; one clip by worker is in memory at a
 
 import contextlib
 import errno
-import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +31,7 @@ import soundfile
 
 from ecavatar.errors import DataError
 from ecavatar.mouth.fit import pose_mouth
+from ecavatar.storage.arrays import write_arrays
 from ecavatar.storage.files import atomic_path, write_json
 from ecavatar.storage.parquet import open_writer
 from ecavatar.storage.shards import shard_path
@@ -71,7 +72,7 @@ def materialise(
         (temporary / "wav").mkdir(parents=True)
         write = _write_arrays if format == "npy" else _write_parts
         write(temporary, teeth, clips, workers)
-        _write_templates(temporary / "templates.pkl", teeth)
+        _write_templates(temporary / "templates.npz", teeth)
         shutil.copyfile(teeth.directory / TOPOLOGY, temporary / TOPOLOGY)
         write_json(temporary / "info.json", _info(teeth, clips))
     return sum(clip.frames for clip in clips)
@@ -130,7 +131,7 @@ def _write_sound(root: Path, teeth: VocaTeeth, clip: TeethClip) -> None:
 def _write_templates(path: Path, teeth: VocaTeeth) -> None:
     closed = np.zeros(1, dtype=np.float32)
     heads = {name: teeth.joined(name, face[None], closed)[0] for name, face in teeth.templates().items()}
-    path.write_bytes(pickle.dumps(heads, protocol=2))
+    write_arrays(path, heads, {"topology": f"{teeth.topology}+mouth"})
 
 
 def _info(teeth: VocaTeeth, clips: Sequence[TeethClip]) -> dict[str, object]:

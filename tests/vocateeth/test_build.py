@@ -172,6 +172,25 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, raw, vocaset, head, 
         write_subject(tmp_path, vocaset, "nobody", head, mouth, rig_settings)
 
 
+def test_a_corpus_in_other_units_or_of_another_frame_rate_is_refused_before_anything_is_written(
+    tmp_path, raw, head, mouth, rig_settings
+):
+    thinned, scaled = tmp_path / "thinned", tmp_path / "scaled"
+    for root in (thinned, scaled):
+        shutil.copytree(raw, root)
+    recordings = pickle.loads((raw / "raw_audio_fixed.pkl").read_bytes())
+    for entry in (entry for sentences in recordings.values() for entry in sentences.values()):
+        entry["audio"] = np.tile(entry["audio"], 2)
+    (thinned / "raw_audio_fixed.pkl").write_bytes(pickle.dumps(recordings, protocol=2))
+    templates = pickle.loads((raw / "templates.pkl").read_bytes())
+    millimetres = {name: 1000 * mesh for name, mesh in templates.items()}
+    (scaled / "templates.pkl").write_bytes(pickle.dumps(millimetres, protocol=2))
+    for root, match in ((thinned, "60 frames a second"), (scaled, "millimetres")):
+        with pytest.raises(DataError, match=match):
+            rig_folder(root, tmp_path / "out", head, rig_settings, mouth)
+    assert not (tmp_path / "out").exists()
+
+
 def test_leftovers_go_and_parts_of_the_same_subjects_stay(tmp_path, teeth, vocaset):
     directory = tmp_path / "vocateeth"
     shutil.copytree(teeth.directory, directory)
