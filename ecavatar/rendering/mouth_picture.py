@@ -28,7 +28,6 @@ GLOSS = {"enamel": 0.11, "gum": 0.08, "tongue": 0.07}
 _DIRECTIONS = 40
 _PIXELS_PER_METRE = 1200.0
 _BIAS = 0.0015  # metres; a vertex must lie this far behind a surface to be in its shade
-_REACH = 0.03  # metres around the mouth within which the face can shade it
 _CAVITY = 0.08  # share of the light that reaches the inside of the head
 _BRIGHTER = 1.4  # teeth and gums pass light on to each other, which the count of directions leaves out
 _REDDER = np.array([0.0, 0.3, 0.38])  # what light loses, red to blue, that gums have passed on to deep teeth
@@ -139,9 +138,8 @@ def _openness(
     mouth_vertices: Float[np.ndarray, "M 3"],
 ) -> Float[np.ndarray, " M"]:
     """Share of the world in front of the face that each mouth vertex sees, 0..1, weighted by its normal's cosine."""
-    near = _near(face_vertices, face_faces, mouth_vertices)
     vertices = np.concatenate([mouth_vertices, face_vertices]).astype(np.float64)
-    faces = np.concatenate([mouth.faces, near + len(mouth_vertices)])
+    faces = np.concatenate([mouth.faces, face_faces + len(mouth_vertices)])
     normals = vertex_normals(mouth_vertices, mouth.faces)
     seen, total = np.zeros(len(mouth_vertices)), np.full(len(mouth_vertices), 1e-9)
     for direction in _front_directions():
@@ -149,13 +147,6 @@ def _openness(
         seen += cosine * _is_lit(vertices, faces, len(mouth_vertices), direction)
         total += cosine
     return np.minimum(_BRIGHTER * seen / np.maximum(total, 0.125 * _DIRECTIONS), 1.0)
-
-
-def _near(face_vertices: np.ndarray, face_faces: np.ndarray, mouth_vertices: np.ndarray) -> np.ndarray:
-    """The triangles that can stand between the mouth and the light."""
-    low, high = mouth_vertices.min(axis=0) - _REACH, mouth_vertices.max(axis=0) + _REACH
-    is_near = ((face_vertices > low) & (face_vertices < high)).all(axis=1)
-    return face_faces[is_near[face_faces].any(axis=1)]
 
 
 def _front_directions() -> Float[np.ndarray, "n 3"]:
