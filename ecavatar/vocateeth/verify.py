@@ -319,7 +319,7 @@ def _fit_again(dataset: _Dataset) -> Iterator[str]:
         wrong = [name for name, value in made.items()
                  if not np.allclose(np.ravel(value), stored[name], rtol=0, atol=_FIT_TOLERANCE)]  # fmt: skip
         if wrong:
-            yield f"{subject}: the mouth fitted again differs in {', '.join(wrong)}; other code or another head made it."
+            yield f"{subject}: the mouth fitted again differs in {', '.join(wrong)}; other code or head made it."
 
 
 def _mouth(dataset: _Dataset) -> Iterator[str]:
