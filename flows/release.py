@@ -407,9 +407,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", default="sample", choices=("sample", "full"), help="default: %(default)s")
     parser.add_argument("--to", default="", help="folder or fsspec URL (default: data/PROFILE/releases)")
     parser.add_argument("--previous", default="", help="release to compare with (default: the highest that is there)")
-    parser.add_argument(
-        "--content", choices=("free",), help="free: leave out what a licence forbids to pass on"
-    )
+    parser.add_argument("--content", choices=("free",), help="free: leave out what a licence forbids to pass on")
     return parser
 
 
