@@ -118,6 +118,9 @@ class ProfilePaths:
     def training_curve(self, network: str) -> Path:
         return self.reports / "training" / f"{network}.csv"
 
+    def study(self, name: str) -> Path:
+        return self.reports / "studies" / name
+
     @property
     def metrics(self) -> Path:
         return self.reports / "metrics.json"

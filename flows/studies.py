@@ -1,7 +1,5 @@
 """Studies, run by `make studies`: `python -m flows.studies study --profile sample --study mouth`."""
 
-from pathlib import Path
-
 from prefect import flow
 
 from ecavatar.corpora.vocaset import Vocaset
@@ -17,11 +15,6 @@ STUDIES = ("mouth",)
 """What params.yaml may list under `studies`."""
 
 
-def study_folder(paths: ProfilePaths, study: str) -> Path:
-    """Where a study's findings lie."""
-    return paths.reports / "studies" / study
-
-
 @shard_task(name="study_mouth")
 def _mouth(profile: str) -> str:
     paths, settings = ProfilePaths(profile), stage_settings(profile).rig
@@ -33,7 +26,7 @@ def _mouth(profile: str) -> str:
         settings,
         seed(),
     )
-    write_mouth_study(study_folder(paths, "mouth"), found)
+    write_mouth_study(paths.study("mouth"), found)
     return f"{len(found.clips)} rows; {found.verdict}"
 
 

@@ -25,7 +25,7 @@ def load(tmp_path, raw):
 def test_the_committed_file_is_valid_and_runs_the_sample_alone():
     params = load_params(PARAMS)
     assert params.profiles == ["sample"]
-    assert params.studies == []
+    assert params.studies == ["mouth"]
     assert params.profile("sample") is params.sample
     assert params.profile("full").select.per_level == 500
 

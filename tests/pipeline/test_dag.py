@@ -14,6 +14,7 @@ from dvc.repo import Repo
 from ecavatar.config import ProfileSettings
 from flows import code_deps
 from flows.paths import ProfilePaths
+from flows.studies import STUDIES
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
@@ -30,7 +31,7 @@ def both_profiles(tmp_path_factory):
         shutil.copy(ROOT / name, root)
     shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    (root / "params.yaml").write_text(yaml.safe_dump(params | {"profiles": ["sample", "full"]}))
+    (root / "params.yaml").write_text(yaml.safe_dump(params | {"profiles": ["sample", "full"], "studies": [*STUDIES]}))
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     with Repo(str(root)) as repo:
         return {stage.name: stage for stage in repo.index.stages}
@@ -58,10 +59,10 @@ def test_dvc_reads_every_stage_for_both_profiles(both_profiles):
         assert profiles == ({"sample"} if stage in SAMPLE_ONLY else {"sample", "full"})
 
 
-def test_truth_is_made_by_make_corpora_and_read_by_benchmark_alone(both_profiles):
+def test_truth_is_made_by_make_corpora_and_read_by_what_measures_alone(both_profiles):
     for instance, stage in both_profiles.items():
         truths = [path for path in paths_of(stage.deps) if path.startswith("data/") and "truth" in path]
-        expected = [f"data/{profile_of(instance)}/truth"] if instance.startswith("benchmark@") else []
+        expected = [f"data/{profile_of(instance)}/truth"] if instance.startswith(("benchmark@", "study@")) else []
         assert truths == expected, instance
         assert ("data/sample/truth" in paths_of(stage.outs)) == (instance == "make_corpora@sample")
         for path in paths_of(stage.deps):
@@ -103,6 +104,7 @@ def known_paths(profile):
     paths = ProfilePaths(profile)
     known = {value.as_posix() for value in property_values(paths).values()}
     known |= {paths.emotions(corpus).as_posix() for corpus in ("vocaset", "ravdess", "mead")}
+    known |= {paths.study(study).as_posix() for study in STUDIES}
     known |= {paths.training_curve(network).as_posix() for network in ("selftalk", "funet")}
     methods = yaml.safe_load(PIPELINE)["stages"]["predict"]["matrix"]["method"]
     return known | {paths.predictions(method).as_posix() for method in methods}
@@ -156,7 +158,7 @@ def test_a_stage_declares_every_path_it_uses(stage, both_profiles):
     paths = ProfilePaths("sample")
     places = {name: value.as_posix() for name, value in property_values(paths).items()}
     places |= {"emotions": "data/sample/emotions", "predictions": "data/sample/predictions"}
-    places |= {"training_curve": "reports/sample/training"}
+    places |= {"training_curve": "reports/sample/training", "study": "reports/sample/studies"}
     del places["checkpoints"], places["data"], places["reports"]  # scratch, and the parents of everything
     used = {
         node.attr

@@ -100,7 +100,7 @@ def test_targets_are_the_instances_of_a_stage(monkeypatch):
 
 def test_unknown_studies_are_refused(settings, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert repro.study_stages(settings) == []
+    assert repro.study_stages(settings) == ["study@sample-mouth"]
     with pytest.raises(ConfigError, match="baselines"):
         repro.study_stages(settings.model_copy(update={"studies": ["baselines"]}))
 

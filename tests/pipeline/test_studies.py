@@ -5,7 +5,7 @@ import pytest
 from ecavatar.errors import ConfigError
 from flows import code_deps
 from flows.paths import ProfilePaths
-from flows.studies import STUDIES, study, study_folder
+from flows.studies import STUDIES, study
 
 
 def test_an_unknown_study_is_refused_before_anything_is_read():
@@ -14,7 +14,7 @@ def test_an_unknown_study_is_refused_before_anything_is_read():
 
 
 def test_every_study_has_a_folder_of_its_own_among_the_reports():
-    folders = {study_folder(ProfilePaths("sample"), name).as_posix() for name in STUDIES}
+    folders = {ProfilePaths("sample").study(name).as_posix() for name in STUDIES}
     assert folders == {f"reports/sample/studies/{name}" for name in STUDIES}
 
 
