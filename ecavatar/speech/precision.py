@@ -21,8 +21,23 @@ def store_in_bfloat16(module: nn.Module) -> None:
     To be run under `torch.autocast(..., dtype=torch.bfloat16)`, for prediction only: it rounds the weights to 8 bits of
     mantissa and folds weight norms into them, so the module no longer loads or saves float32 checkpoints.
     """
+    for parent in list(module.modules()):
+        for name, part in parent.named_children():
+            if isinstance(part, nn.Conv1d) and parametrize.is_parametrized(part, "weight"):
+                setattr(parent, name, _folded(part))
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv1d):
-            if parametrize.is_parametrized(part, "weight"):
-                parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
             part.to(torch.bfloat16)
+
+
+def _folded(part: nn.Conv1d) -> nn.Conv1d:
+    """The same convolution with a plain weight.
+
+    A new one, because torch removes a parametrization from the class, which copies of the module share.
+    """
+    plain = nn.utils.skip_init(
+        nn.Conv1d, part.in_channels, part.out_channels, part.kernel_size, part.stride, part.padding, part.dilation,
+        part.groups, bias=part.bias is not None, device=part.weight.device,
+    )  # fmt: skip
+    plain.load_state_dict({"weight": part.weight} | ({} if part.bias is None else {"bias": part.bias}))
+    return plain.train(part.training)

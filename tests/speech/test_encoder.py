@@ -1,5 +1,7 @@
 """The encoder answers at the motion rate, and a clip never notices the batch it is in."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -213,6 +215,13 @@ def test_bfloat16_predicts_nearly_the_same_from_half_the_memory(family: str, nor
     assert not rounded.requires_grad
     assert float((rounded - expected).norm() / expected.norm()) < 0.03
     assert not torch.equal(rounded, expected)
+
+
+def test_a_copy_in_bfloat16_leaves_the_original_as_it_was() -> None:
+    encoder, samples = SpeechEncoder(tiny("hubert", "layer")), speechlike(8000, 0)[None]
+    expected = encoder(samples, None, 15)
+    copy.deepcopy(encoder).to_bfloat16()
+    torch.testing.assert_close(encoder(samples, None, 15), expected, rtol=0, atol=0)
 
 
 def test_bfloat16_hardware_is_a_fact_of_the_device() -> None:
