@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 
 from ecavatar.animation.emotional import emotional_motion
+from ecavatar.animation.lip_stream import LONG, LipStream
 from ecavatar.animation.motion import Motion
 from ecavatar.animation.neutral import NeutralFace
 from ecavatar.config import PredictSettings
@@ -19,6 +20,7 @@ from ecavatar.face.tags import require_basis, require_topology
 from ecavatar.models.funet import FuNet, blend
 from ecavatar.models.selftalk import SelfTalk
 from ecavatar.speech.audio import SPEECH_RATE
+from ecavatar.speech.sound_facts import measure_sound
 from ecavatar.speech.track import EmotionTrack
 from ecavatar.training.weights import load_weights
 
@@ -67,11 +69,16 @@ class Animator:
         )
 
     def lip_motion(self, neutral: NeutralFace, samples: Float[np.ndarray, " samples"]) -> Motion:
-        """M_lip: `neutral` saying the speech in `samples` (16 kHz mono)."""
-        frames = max(1, round(len(samples) / SPEECH_RATE * self.fps))
+        """M_lip: `neutral` saying the speech in `samples` (16 kHz mono, any length; see `lip_stream.LONG`).
+
+        Raises:
+            DataError: there are no samples.
+        """
+        level = measure_sound([samples], SPEECH_RATE).level
+        stream = LipStream(self.selftalk, self.fps, LONG, level=level, face_only=True)
         with torch.inference_mode():
-            motion = self.selftalk.predict(torch.from_numpy(samples), torch.from_numpy(neutral.vertices), frames)
-        vertices = motion.vertices.numpy()
+            offsets = torch.cat([motion.vertices for motion in (*stream.push(samples), *stream.finish())])
+        vertices = neutral.vertices + offsets.numpy()
         return Motion(vertices=vertices, fps=self.fps, topology=self.asset.topology, template=neutral.vertices)
 
     def fused_motion(self, neutral: NeutralFace, lip: Motion, track: EmotionTrack) -> Motion:

@@ -1,6 +1,6 @@
 """Which mouth should SelfTalk predict? Both are trained on the same clips and measured on clips of other people.
 
-`regressed`: every mouth vertex by the last layer, as the paper has it. `rigged`: one angle, by which the mouth is turned.
+`regressed`: every mouth vertex by the last layer, as in the paper. `rigged`: one angle, by which the mouth is turned.
 What decides is the face's lip vertex error, whether teeth stay rigid, and the time a clip takes.
 """
 
