@@ -40,4 +40,5 @@ def _folded(part: nn.Conv1d) -> nn.Conv1d:
         part.groups, bias=part.bias is not None, device=part.weight.device,
     )  # fmt: skip
     plain.load_state_dict({"weight": part.weight} | ({} if part.bias is None else {"bias": part.bias}))
-    return plain.train(part.training)
+    plain.train(part.training)
+    return plain

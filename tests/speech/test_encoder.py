@@ -208,8 +208,8 @@ def test_bfloat16_predicts_nearly_the_same_from_half_the_memory(family: str, nor
     lengths, frames = [9000, 16000], [17, 30]
     batch = pad_sequence([speechlike(n, n) for n in lengths], batch_first=True)
     expected = encoder(batch, lengths, frames).detach()
-    linear = [part for part in encoder.modules() if isinstance(part, torch.nn.Linear | torch.nn.Conv1d)]
     rounded = encoder.to_bfloat16()(batch, lengths, frames)
+    linear = [part for part in encoder.modules() if isinstance(part, torch.nn.Linear | torch.nn.Conv1d)]
     assert rounded.dtype == torch.float32
     assert all(part.weight.dtype == torch.bfloat16 for part in linear)
     assert not rounded.requires_grad
