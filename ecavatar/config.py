@@ -178,7 +178,13 @@ class TrainingSettings(Section):
     """CPU threads while training. Sums depend on it in their last bits, so it is fixed here, not by the machine."""
     epochs: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1)]
-    """Clips or mesh pairs per step."""
+    """Clips or mesh pairs that one process takes at a time."""
+    accumulate: Annotated[int, Field(ge=1)]
+    """Batches per step of the optimiser; their gradients count as those of one large batch."""
+    bucket: bool
+    """Put items of like length into one batch, where items have lengths: less padding, another order."""
+    patience: Annotated[int, Field(ge=1)] | None
+    """Stop after so many validations without a better one; null: go on to the last epoch (the papers)."""
     learning_rate: Annotated[float, Field(gt=0)]
     """Adam's, betas 0.9 and 0.999."""
     schedule: Literal["constant", "cosine"]

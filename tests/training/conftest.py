@@ -19,8 +19,8 @@ from tests.fabricate import write_hubert
 from tests.fabricate_mouth import small_mouth
 
 TRAINING = TrainingSettings(
-    device="cpu", precision="no", threads=1, epochs=4, batch=3, learning_rate=0.01, schedule="cosine", clip_norm=1.0,
-    validate_every=2, checkpoint_every=1,
+    device="cpu", precision="no", threads=1, epochs=4, batch=3, accumulate=1, bucket=False, patience=None,
+    learning_rate=0.01, schedule="cosine", clip_norm=1.0, validate_every=2, checkpoint_every=1,
 )  # fmt: skip
 
 
