@@ -30,7 +30,7 @@ def store_in_bfloat16(module: nn.Module) -> None:
             part.to(torch.bfloat16)
 
 
-def _folded(part: nn.Conv1d) -> nn.Conv1d:
+def _folded(part: nn.Conv1d) -> nn.Module:
     """The same convolution with a plain weight.
 
     A new one, because torch removes a parametrization from the class, which copies of the module share.
