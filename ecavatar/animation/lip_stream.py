@@ -6,8 +6,8 @@ second), so frame j shows the sound at exactly j / fps. Memory does not grow wit
 nor their number change a byte of the result.
 
 How far this is from one look at the whole clip: a recording shorter than the first window is that one look. Beyond it,
-see `ChunkPlan`. Part of the difference is the whole clip's own: it stretches time, aligning first and last feature with
-first and last frame, by up to 10 ms at a clip's end; windows do not.
+see `LONG` and `LIVE`. Part of the difference is the whole clip's own: it stretches time, aligning first and last
+feature with first and last frame, by up to 10 ms at a clip's end; windows do not.
 """
 
 import math
@@ -49,9 +49,9 @@ class ChunkPlan:
 
 
 LONG: Final = ChunkPlan(hop_s=16.0, left_s=2.0, right_s=2.0, fade_s=0.2)
-"""For files: 18 s and less are one look. On 34 s of the sample's unseen speakers, sentence after sentence, the lips of its
-network are 0.08 mm from one look on average (they move by 0.95 mm), on 102 s of all speakers 0.24 mm; against the truth
-the lip vertex error is 0.5 % lower than that of one look."""
+"""For files: 18 s and less are one look. On 34 s of the sample's unseen speakers, sentence after sentence, the lips are
+0.08 mm from one look on average (they move by 0.95 mm), on 102 s of all its speakers 0.24 mm; against the truth the lip
+vertex error is 0.5 % lower than that of one look."""
 LIVE: Final = ChunkPlan(hop_s=0.4, left_s=3.0, right_s=0.4, fade_s=0.1)
 """For a microphone: a latency of 0.83 s. On the same 34 s the lips are 0.21 mm from one look on average, and the lip
 vertex error against the truth is 0.8 % higher; with 0.2 s for hop and right context (0.43 s latency, twice the work)
