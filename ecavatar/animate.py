@@ -22,7 +22,7 @@ from ecavatar.reconstruction.landmarks import FaceLandmarker
 from ecavatar.reconstruction.table import Reconstructor
 from ecavatar.rendering.film import write_film
 from ecavatar.speech.audio import SPEECH_RATE, read_audio
-from ecavatar.speech.track import EmotionTrack
+from ecavatar.speech.track import EmotionTrack, LabelRule
 from ecavatar.speech.track_table import track_clips
 
 
@@ -129,4 +129,4 @@ def _track(
 ) -> EmotionTrack:
     if label is not None:
         return constant_track(label, len(samples) / SPEECH_RATE)
-    return track_clips(emotion2vec, {"clip": samples}, settings.window_seconds)["clip"]
+    return track_clips(emotion2vec, {"clip": samples}, settings.window_seconds, LabelRule.of(settings))["clip"]

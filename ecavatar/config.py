@@ -273,6 +273,12 @@ class EmotionSettings(Section):
 
     window_seconds: Annotated[float, Field(gt=0)]
     """The paper's t (it gives no value): one emotion and level per window."""
+    renormalise: bool
+    """Make the probabilities of the seven emotions that are kept sum to 1 again; the paper does not say."""
+    level_lowest: Annotated[float, Field(ge=0, lt=1)]
+    """Probability at which level 1 begins; with `level_highest` the ends of the paper's linear map."""
+    level_highest: Annotated[float, Field(gt=0, le=1)]
+    """Probability at which level 3 ends; more than `level_lowest`."""
 
 
 class PredictSettings(Section):

@@ -17,6 +17,7 @@ from ecavatar.evaluation.methods import METHODS, NETWORK_FREE, Method, animated_
 from ecavatar.evaluation.protocol import CORPORA, Corpus, SpokenClip, neutral_face, spoken_clips
 from ecavatar.evaluation.summary import ReportSources, build_report
 from ecavatar.face.model import FaceAsset
+from ecavatar.speech.track import LabelRule
 from ecavatar.speech.track_table import read_tracks, track_clips, write_tracks
 from ecavatar.vocateeth.dataset import VocaTeeth
 from flows._run import main, seed, shard_task, stage_settings, wait_all
@@ -34,7 +35,7 @@ def corpus_root(paths: ProfilePaths, corpus: Corpus) -> Path:
 def _track(corpus: Corpus, profile: str, settings: EmotionSettings) -> int:
     paths = ProfilePaths(profile)
     clips = {clip.clip_id: clip.sound() for clip in spoken_clips(corpus, corpus_root(paths, corpus))}
-    tracks = track_clips(paths.emotion2vec, clips, settings.window_seconds)
+    tracks = track_clips(paths.emotion2vec, clips, settings.window_seconds, LabelRule.of(settings))
     write_tracks(paths.emotions(corpus), tracks)
     return len(tracks)
 

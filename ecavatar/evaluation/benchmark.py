@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from ecavatar.animation.motion import Motion
@@ -14,12 +13,12 @@ from ecavatar.config import BenchmarkSettings
 from ecavatar.corpora.vocaset import NATIVE_FPS
 from ecavatar.emotion import Emotion
 from ecavatar.errors import DataError
+from ecavatar.evaluation.emotion_accuracy import score_tracks
 from ecavatar.evaluation.methods import METHODS, Method
 from ecavatar.evaluation.protocol import CORPORA, Corpus, SpokenClip, spoken_clips
 from ecavatar.evaluation.scoring import ClipFacts, ClipScore, compare, rounded, score_clip, score_table, summarise
 from ecavatar.evaluation.truth import acted_truth, correlation, region_displacements, vocaset_truth
 from ecavatar.face.model import FaceAsset, FaceModel
-from ecavatar.speech.track import EmotionWindow
 from ecavatar.speech.track_table import read_tracks
 from ecavatar.storage.files import atomic_path, write_json
 from ecavatar.storage.parquet import read_table, vector_array
@@ -65,7 +64,7 @@ def run_benchmark(
         "reconstruction": reconstruction_accuracy(sources.faces, sources.truth / "affectnet.parquet", asset),
         "chin_angle": chin_angle_accuracy(sources.vocateeth, sources.truth / "vocaset.parquet"),
         "emotion_from_speech": {
-            corpus: recognition_accuracy(sources.emotions[corpus], clips[corpus])
+            corpus: score_tracks(read_tracks(sources.emotions[corpus]), clips[corpus]).to_json()
             for corpus in CORPORA
             if corpus != "vocaset"
         },
@@ -167,27 +166,3 @@ def chin_angle_accuracy(vocateeth: Path, truth: Path) -> dict[str, float]:
         "mean_absolute_error_rad": rounded(float(np.abs(measured - expected).mean())),
         "n_frames": len(measured),
     }
-
-
-def recognition_accuracy(tracks: Path, clips: Sequence[SpokenClip]) -> dict[str, float]:
-    """Share of clips whose most frequent recognised emotion is the file name's.
-
-    Contempt cannot be recognised (emotion2vec has no such class), so its clips are left out and counted.
-    """
-    known = read_tracks(tracks)
-    scored = [clip for clip in clips if clip.label.emotion != Emotion.CONTEMPT]
-    hits = [_predominant(known[clip.clip_id].windows) == clip.label.emotion for clip in scored]
-    chance = pd.Series([clip.label.emotion for clip in scored]).nunique()
-    return {
-        "accuracy": rounded(float(np.mean(hits))),
-        "chance": rounded(1 / chance),
-        "n_clips": len(scored),
-        "n_contempt_left_out": len(clips) - len(scored),
-    }
-
-
-def _predominant(windows: Sequence[EmotionWindow]) -> Emotion:
-    lengths: dict[Emotion, float] = {}
-    for window in windows:
-        lengths[window.emotion] = lengths.get(window.emotion, 0.0) + window.end - window.start
-    return max(sorted(lengths), key=lengths.__getitem__)

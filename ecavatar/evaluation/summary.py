@@ -14,6 +14,8 @@ from ecavatar.config import ReportSettings
 from ecavatar.emolib.dataset import read_emolib
 from ecavatar.emolib.selection import LEVEL_FACTS
 from ecavatar.emotion import LEVELS, Emotion
+from ecavatar.evaluation.emotion_accuracy import EmotionAccuracy
+from ecavatar.evaluation.emotion_pictures import emotion_figures
 from ecavatar.evaluation.figures import write_arousal, write_curves, write_errors, write_fill
 from ecavatar.evaluation.methods import METHODS, Method
 from ecavatar.evaluation.mouth_report import draw_mouths, mouth_facts
@@ -154,11 +156,6 @@ def _measurements(metrics: Mapping) -> Iterator[str]:
         f"The chin rule's angle correlates {chin['correlation']:.3f} with the true jaw rotation over "
         f"{chin['n_frames']} frames, mean error {math.degrees(chin['mean_absolute_error_rad']):.2f} degrees."
     )
-    for corpus, row in metrics["emotion_from_speech"].items():
-        yield (
-            f"Emotion recognised from {corpus.upper()} speech: {row['accuracy']:.0%} of {row['n_clips']} clips "
-            f"(chance {row['chance']:.0%}); {row['n_contempt_left_out']} clips of contempt are left out."
-        )
 
 
 def _best_epoch(name: str, curve: Path) -> str:
@@ -188,10 +185,19 @@ def _built(facts: Mapping) -> list[tuple[str, str]]:
     ]
 
 
+def _recognised(sources: ReportSources, metrics: Mapping) -> dict[str, EmotionAccuracy]:
+    """How well emotions were heard, by collection; the stand-in's own held-out voices first."""
+    held_out = read_json(sources.speech_figures).get("emotion2vec") if sources.speech_figures.is_file() else None
+    scores = {"held-out voices": held_out} if held_out else {}
+    scores |= {corpus.upper(): row for corpus, row in metrics["emotion_from_speech"].items()}
+    return {name: EmotionAccuracy.from_json(row) for name, row in scores.items()}
+
+
 def _speech_rows(path: Path) -> dict[str, object]:
+    """Figures of the stand-ins, without the recogniser of emotions, which has pictures of its own."""
     if not path.is_file():
         return {}
-    return dict(_flattened(read_json(path)))
+    return dict(_flattened({name: row for name, row in read_json(path).items() if name != "emotion2vec"}))
 
 
 def _flattened(value: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -245,6 +251,8 @@ def _draw_all(
     yield FigureEntry(title="Training", caption="Losses by epoch.", path=out / "training.png")
     write_errors(out / "errors.png", _ordered(metrics["errors"]))
     yield FigureEntry(title="Errors", caption="Mean and 95 % interval over subjects.", path=out / "errors.png")
+    for name, heard in emotion_figures(out, _recognised(sources, metrics)).items():
+        yield FigureEntry(title=f"Emotion from speech: {name}", caption=heard["sentence"], path=out / heard["picture"])
     yield from _draw_speech(sources, asset, size, acted, out)
 
 

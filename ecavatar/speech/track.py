@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ecavatar.config import EmotionSettings
 from ecavatar.emotion import EMOTION2VEC_EMOTIONS, EMOTION2VEC_LABELS, LEVELS, Emotion
 from ecavatar.errors import ConfigError, DataError, ShapeError
 from ecavatar.storage.files import read_json, write_json
@@ -88,6 +89,15 @@ class LabelRule:
                 f"emotion levels: expected 0 <= lowest < highest <= 1, got {self.lowest} and {self.highest}. Give the "
                 "probabilities at which level 1 begins and level 3 ends."
             )
+
+    @classmethod
+    def of(cls, settings: EmotionSettings) -> "LabelRule":
+        """The rule that settings name.
+
+        Raises:
+            ConfigError: the levels end before they begin.
+        """
+        return cls(renormalise=settings.renormalise, lowest=settings.level_lowest, highest=settings.level_highest)
 
 
 DEFAULT_RULE: Final = LabelRule()
