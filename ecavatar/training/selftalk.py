@@ -202,7 +202,11 @@ class SelfTalkSystem(nn.Module):
         if self.weights["latent"] or self.weights["text"]:
             hidden, logits = self.interpreter(motion.vertices[:, :, self.lips], batch.frames, batch.teacher.steps)
             losses |= reading_losses(hidden, logits, batch.teacher)
-        return losses | {"loss": torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()}
+        return losses | {"loss": self.total(losses)}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum that is minimised."""
+        return torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
 
     @torch.no_grad()
     def _truth(self, batch: LipBatch) -> LipMotion:
@@ -251,6 +255,28 @@ class SelfTalkObjective:
     def describe(self, items: Sequence[int]) -> str:
         """Clip ids."""
         return ", ".join(self.clips[item].clip_id for item in items)
+
+    def lengths(self) -> list[int]:
+        """Frames of every training clip."""
+        return [len(clip.offsets) for clip in self.clips]
+
+    def weight(self, items: Sequence[int]) -> dict[str, float]:
+        """What each loss of a batch of these clips is a mean over: frames, their differences, steps, spoken clips."""
+        clips = [self.clips[item] for item in items]
+        frames = float(sum(len(clip.offsets) for clip in clips))
+        steps = sum(len(clip.hidden) for clip in clips if clip.hidden is not None)
+        spoken = sum(clip.tokens is not None and len(clip.tokens) > 0 for clip in clips)
+        return {
+            "reconstruction": frames,
+            "velocity": frames - len(clips),
+            "angle": frames,
+            "latent": float(steps),
+            "text": float(spoken),
+        }
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum that is minimised; see `SelfTalkSystem.total`."""
+        return self.module.total(losses)
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """LVE (mean over all frames of the largest squared lip distance), vertex error, angle error and losses."""

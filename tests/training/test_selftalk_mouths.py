@@ -67,6 +67,28 @@ def test_a_rigged_mouth_is_not_joined(world, small_face, selftalk_settings):
     assert task.module.animator.n_mouth == 0
 
 
+@pytest.mark.parametrize("mouth", ["rigged", "regressed"])
+def test_a_batch_is_the_weighted_mean_of_its_clips(world, small_face, selftalk_settings, mouth, monkeypatch):
+    """What accumulation and several processes rely on: losses of parts, by their weights, are those of the whole."""
+    texts = iter(["TEA", "", "A", "EAT"] * 9)
+    monkeypatch.setattr(CtcRecogniser, "greedy_text", lambda *_: next(texts))
+    _, task = objective(world, small_face, selftalk_settings, mouth)
+    torch.nn.init.normal_(task.module.animator.vertex_map.weight)
+    task.module.eval()
+    items = [0, 1, 2]
+    assert len({task.lengths()[item] for item in items}) > 1
+    whole = task.module(task.batch(items, CPU))
+    parts, weights = [task.module(task.batch([item], CPU)) for item in items], [task.weight([item]) for item in items]
+    assert 0.0 in [weight["text"] for weight in weights]
+    mean = {}
+    for name in [name for name in whole if name != "loss"]:
+        sums = sum(weight[name] for weight in weights)
+        assert task.weight(items)[name] == sums
+        mean[name] = sum(part[name] * weight[name] / sums for part, weight in zip(parts, weights, strict=True))
+        torch.testing.assert_close(mean[name], whole[name], rtol=1e-4, atol=0)
+    torch.testing.assert_close(task.total(mean), whole["loss"], rtol=1e-4, atol=0)
+
+
 def test_a_regressed_mouth_needs_mouths(world, small_face, selftalk_settings):
     teeth = VocaTeeth.open(world / "vocateeth")
     clips = load_clips(teeth, "train")
