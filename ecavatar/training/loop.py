@@ -4,6 +4,9 @@ A network brings an `Objective`: what a step sees, which losses it gives, how it
 else: device and precision (through accelerate), thread count, random state, schedule, checkpoints, the choice of
 weights, the curve. Batches depend on seed and epoch alone and the rest of the random state lies in the checkpoint, so
 a run that was killed and started again ends, on a CPU, with the same bytes as one that was not.
+
+Several processes (`torchrun --nproc-per-node N`) share the batches of every step: N processes with a batch of b take
+the steps of one process with a batch of N b. Files are the main process's (`is_main_process`); it alone validates.
 """
 
 import csv
@@ -21,21 +24,34 @@ from torch import Tensor, nn
 
 from ecavatar.config import TrainingSettings
 from ecavatar.errors import ConfigError, TrainingError
-from ecavatar.seeding import derived_seed, stream
+from ecavatar.seeding import derived_seed
 from ecavatar.storage.files import atomic_path
 from ecavatar.storage.shards import input_hash
+from ecavatar.training.processes import (
+    gathered,
+    is_main_process,
+    of_main_process,
+    process_count,
+    process_rank,
+    sum_gradients,
+)
+from ecavatar.training.steps import HasLengths, HasTotal, Shares, Step, plan_epoch, shares_of
 
 logger = logging.getLogger(__name__)
 _WARM_UP, _END = 0.05, 0.01  # of the cosine schedule: share of steps on the way up, last rate over highest
 
 
 class Objective(Protocol):
-    """What the loop needs to know about one network's task."""
+    """What the loop needs to know about one network's task.
+
+    `ecavatar.training.steps` names what an objective may say besides: lengths of its items, how much a batch counts.
+    """
 
     name: str
     """Names the random streams and the log lines."""
     module: nn.Module
-    """Called with a batch, gives its losses by name; `loss` is minimised, all of them enter the curve."""
+    """Called with a batch, gives its losses by name; `loss` is minimised, all of them enter the curve. Each is a mean
+    over the items, or over what `HasWeights.weight` says."""
     score: str
     """Key of `validate`'s answer that chooses the weights; smaller is better."""
 
@@ -52,7 +68,7 @@ class Objective(Protocol):
         ...
 
     def validate(self, device: torch.device) -> dict[str, float]:
-        """Figures on the validation set; called in evaluation mode and without gradients."""
+        """Figures on the validation set; called in evaluation mode and without gradients, by the main process alone."""
         ...
 
 
@@ -68,6 +84,10 @@ class TrainingState:
     """Weights at the best validation."""
     best_epoch: int = 0
     best_score: float = math.inf
+    stale: int = 0
+    """Validations since the best one."""
+    last: dict[str, Tensor] = field(default_factory=dict)
+    """Weights after the last epoch, once training has ended; see `holding`."""
 
 
 def train(
@@ -75,32 +95,39 @@ def train(
 ) -> TrainingState:
     """Train `objective.module` in place; at the end it holds the weights of the best validated epoch, on the CPU.
 
+    The weights of the last epoch are in the answer. Where torchrun started several processes, all of them call this and
+    get the same answer.
+
     Args:
         objective: built with seeded weights (see `seeded_torch`).
         settings: the network's `training` section.
         seed: of params.yaml.
         data_hash: of everything else that decides the result: data, sizes, loss weights.
-        checkpoint: file to resume from and to keep; a checkpoint of other settings or data is ignored. The caller
-            removes it once the results are written.
+        checkpoint: file to resume from and to keep; a checkpoint of other settings or data, or of another number of
+            processes, is ignored. The caller removes it once the results are written. All processes must see it.
 
     Raises:
         ConfigError: the device or precision asked for is not there.
-        TrainingError: a loss (the batch is named) or the validation score is not finite, or the training set is empty.
+        TrainingError: a loss (the batch is named) or the validation score is not finite, the training set is empty, or
+            not all processes see the checkpoint.
     """
     if not len(objective):
         raise TrainingError(f"{objective.name}: the training set is empty.")
-    digest = input_hash(objective.name, settings, seed, data_hash)
-    with fixed_threads(settings.threads), seeded_torch(seed, objective.name, "training"):
-        run = _Run(objective, settings, seed)
-        run.resume(checkpoint, digest)
-        if not run.state.rows:
-            run.begin()
-        while run.state.epoch < settings.epochs:
-            run.epoch()
-            if run.state.epoch % settings.checkpoint_every == 0 and run.state.epoch < settings.epochs:
-                run.keep(checkpoint, digest)
-        run.finish()
-        return run.state
+    with fixed_threads(settings.threads):
+        accelerator = _accelerator(settings)
+        torch.set_num_threads(settings.threads)  # of several processes, accelerate sets its own number
+        digest = input_hash(objective.name, settings, seed, data_hash, process_count())
+        with seeded_torch(seed, objective.name, "training", *([process_rank()] if process_rank() else [])):
+            run = _Run(objective, settings, seed, accelerator)
+            run.resume(checkpoint, digest)
+            if not run.state.rows:
+                run.begin()
+            while not run.is_over:
+                run.epoch()
+                if run.state.epoch % settings.checkpoint_every == 0 and not run.is_over:
+                    run.keep(checkpoint, digest)
+            run.finish()
+            return run.state
 
 
 @contextmanager
@@ -121,6 +148,17 @@ def seeded_torch(seed: int, *names: object) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derived_seed(seed, *names))
         yield
+
+
+@contextmanager
+def holding(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """`module` with these weights, for instance a state's `last`; with its own again afterwards."""
+    own = _copied(module.state_dict())
+    module.load_state_dict(weights)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
 def figures_of(state: TrainingState) -> dict[str, float]:
@@ -153,31 +191,44 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
 class _Run:
     """One call of `train`."""
 
-    def __init__(self, objective: Objective, settings: TrainingSettings, seed: int) -> None:
-        self.objective, self.settings, self.seed = objective, settings, seed
-        self.accelerator = _accelerator(settings)
+    def __init__(self, objective: Objective, settings: TrainingSettings, seed: int, accelerator: Any) -> None:
+        self.objective, self.settings, self.seed, self.accelerator = objective, settings, seed, accelerator
         trained = [parameter for parameter in objective.module.parameters() if parameter.requires_grad]
         optimiser = torch.optim.Adam(trained, lr=settings.learning_rate, betas=(0.9, 0.999), fused=True)
         self.trained = trained
-        self.module, self.optimiser = self.accelerator.prepare(objective.module, optimiser)
+        # evaluation_mode: no DistributedDataParallel around it, see ecavatar.training.processes
+        self.module = accelerator.prepare_model(objective.module, evaluation_mode=True)
+        self.optimiser = accelerator.prepare_optimizer(optimiser)
         self.state = TrainingState()
-        self.steps_an_epoch = math.ceil(len(objective) / settings.batch)
+        self.lengths = objective.lengths() if settings.bucket and isinstance(objective, HasLengths) else None
+        self.steps_an_epoch = math.ceil(len(objective) / (settings.batch * self._batches_a_step))
+
+    @property
+    def _batches_a_step(self) -> int:
+        return self.settings.accumulate * process_count()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last epoch, or the end of patience, is reached."""
+        patience = self.settings.patience
+        return self.state.epoch >= self.settings.epochs or (patience is not None and self.state.stale >= patience)
 
     def begin(self) -> None:
         """Validate the weights that training starts from: epoch 0 of the curve."""
         row = {"epoch": 0, "step": 0} | self._validation()
         self.state.rows.append(row)
-        logger.info("%s: untrained, %s %.4g", self.objective.name, self.objective.score, row[self.objective.score])
+        if is_main_process():
+            logger.info("%s: untrained, %s %.4g", self.objective.name, self.objective.score, row[self.objective.score])
 
     def epoch(self) -> None:
         """One pass over the training set, and its validation."""
         started = time.monotonic()
         sums: dict[str, float] = {}
         self.module.train()
-        for index, items in enumerate(self._batches()):
+        for index, batches in enumerate(self._steps()):
             step = self.state.epoch * self.steps_an_epoch + index
-            for name, value in self._step(items, step).items():
-                sums[name] = sums.get(name, 0.0) + value * len(items)
+            for name, value in self._step(batches, step).items():
+                sums[name] = sums.get(name, 0.0) + value * sum(map(len, batches))
         self.state.epoch += 1
         steps = self.state.epoch * self.steps_an_epoch
         rate = learning_rate(self.settings, steps - 1, self.settings.epochs * self.steps_an_epoch)
@@ -187,67 +238,100 @@ class _Run:
         self.state.rows.append(row)
         self._report(row, time.monotonic() - started)
 
-    def _batches(self) -> list[list[int]]:
-        order = stream(self.seed, self.objective.name, "epoch", self.state.epoch).permutation(len(self.objective))
-        size = self.settings.batch
-        return [order[first : first + size].tolist() for first in range(0, len(order), size)]
+    def _steps(self) -> list[Step]:
+        return plan_epoch(
+            len(self.objective), self.seed, self.objective.name, self.state.epoch,
+            batch=self.settings.batch, batches=self._batches_a_step, lengths=self.lengths,
+        )  # fmt: skip
 
-    def _step(self, items: Sequence[int], step: int) -> dict[str, float]:
+    def _step(self, batches: Step, step: int) -> dict[str, float]:
+        """One step of the optimiser; the losses of all its batches together."""
         rate = learning_rate(self.settings, step, self.settings.epochs * self.steps_an_epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        shares = shares_of(self.objective, batches)
+        mine = range(process_rank(), len(batches), process_count())
+        own = {index: self._backward(batches[index], shares[index]) for index in mine}
+        parts = {index: part for answer in gathered(own) for index, part in answer.items()}
+        for index in sorted(parts):
+            self._require_finite(parts[index].losses, batches[index], step)
+        sum_gradients(self.trained)
+        if self.settings.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.trained, self.settings.clip_norm)
+        self.optimiser.step()
+        return _together([parts[index] for index in sorted(parts)], shares)
+
+    def _backward(self, items: Sequence[int], shares: Shares) -> "_Part":
+        """Add a batch's part to the gradient, unless its loss is not finite."""
         with self.accelerator.autocast():
             losses = self.module(self.objective.batch(items, self.accelerator.device))
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        if not math.isfinite(values["loss"]):
-            broken = ", ".join(f"{name} {value:g}" for name, value in values.items())
+        loss = _part_of(losses, shares, self.objective)
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        if math.isfinite(values["loss"]):
+            self.accelerator.backward(loss)
+        return _Part(losses=values, minimised=float(loss.detach()))
+
+    def _require_finite(self, losses: Mapping[str, float], items: Sequence[int], step: int) -> None:
+        if not math.isfinite(losses["loss"]):
+            broken = ", ".join(f"{name} {value:g}" for name, value in losses.items())
             raise TrainingError(
                 f"{self.objective.name}: the loss of step {step + 1} is not finite ({broken}). "
                 f"Batch: {self.objective.describe(items)}. Check these items, or lower learning_rate or set clip_norm."
             )
-        self.optimiser.zero_grad(set_to_none=True)
-        self.accelerator.backward(losses["loss"])
-        if self.settings.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.trained, self.settings.clip_norm)
-        self.optimiser.step()
-        return values
 
     def _validation(self) -> dict[str, float]:
         """Validation figures when this epoch has its turn; keeps the weights if they are the best."""
         if self.state.epoch % self.settings.validate_every and self.state.epoch < self.settings.epochs:
             return {}
-        self.module.eval()
-        with torch.no_grad():
-            figures = self.objective.validate(self.accelerator.device)
+        figures = of_main_process(self._validated() if is_main_process() else {})
         score = figures[self.objective.score]
         if not math.isfinite(score):
             raise TrainingError(
-                f"{self.objective.name}: {self.objective.score} of epoch {self.state.epoch} is {score}."
+                f"{self.objective.name}: {self.objective.score} of epoch {self.state.epoch} is {score}. "
+                "Check the validation items, or lower learning_rate or set clip_norm."
             )
+        self.state.stale += 1
         if score < self.state.best_score:
-            self.state.best_score, self.state.best_epoch = score, self.state.epoch
+            self.state.best_score, self.state.best_epoch, self.state.stale = score, self.state.epoch, 0
             self.state.best = _copied(self._bare().state_dict())
         return figures
 
+    def _validated(self) -> dict[str, float]:
+        self.module.eval()
+        with torch.no_grad():
+            return self.objective.validate(self.accelerator.device)
+
     def _report(self, row: Mapping[str, float], seconds: float) -> None:
+        if not is_main_process():
+            return
         score = f", {self.objective.score} {row[self.objective.score]:.4g}" if self.objective.score in row else ""
         logger.info(
             "%s: epoch %d of %d, loss %.4g%s (%.1f s)",
             self.objective.name, self.state.epoch, self.settings.epochs, row["train_loss"], score, seconds,
         )  # fmt: skip
+        if self.is_over and self.state.epoch < self.settings.epochs:
+            logger.info(
+                "%s: stopped early, %d validations without a better one than epoch %d's",
+                self.objective.name, self.state.stale, self.state.best_epoch,
+            )  # fmt: skip
 
     def _bare(self) -> nn.Module:
         return self.accelerator.unwrap_model(self.module)
 
     def keep(self, path: Path, digest: str) -> None:
         """Write the checkpoint, whole or not at all."""
+        rng = gathered(torch.get_rng_state())
+        cuda_rng = gathered(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
+        if not is_main_process():
+            return
         content = {
             "digest": digest,
             "module": self._bare().state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "rng": rng,
+            "cuda_rng": cuda_rng,
             "state": vars(self.state),
         }
         with atomic_path(path) as temporary:
@@ -256,24 +340,57 @@ class _Run:
     def resume(self, path: Path, digest: str) -> None:
         """Take up the checkpoint if it is one of this very run."""
         content = _read_checkpoint(path)
-        if content is None or content.get("digest") != digest:
+        found = content is not None and content.get("digest") == digest
+        if len(set(gathered(found))) > 1:
+            raise TrainingError(
+                f"{self.objective.name}: expected every process to see the checkpoint {path}, but only some do. "
+                "Put it on a disk that all machines share, or remove it to start anew."
+            )
+        if content is None or not found:
             return
         self._bare().load_state_dict(content["module"])
         self.optimiser.load_state_dict(content["optimiser"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])
-        torch.set_rng_state(content["rng"])
+        torch.set_rng_state(content["rng"][process_rank()])
         if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(content["cuda_rng"])
+            torch.cuda.set_rng_state_all(content["cuda_rng"][process_rank()])
         self.state = TrainingState(**content["state"])
-        logger.info("%s: resumed after epoch %d", self.objective.name, self.state.epoch)
+        if is_main_process():
+            logger.info("%s: resumed after epoch %d", self.objective.name, self.state.epoch)
 
     def finish(self) -> None:
-        """Put the best weights into the objective's module, in evaluation mode on the CPU."""
+        """Keep the last weights and put the best into the objective's module, in evaluation mode on the CPU."""
         module = self._bare()
+        self.state.last = _copied(module.state_dict())
         module.load_state_dict(self.state.best)
         module.to("cpu").eval()
         self.accelerator.free_memory()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What one batch gave to a step."""
+
+    losses: dict[str, float]
+    minimised: float
+    """Its part of the step's loss."""
+
+
+def _part_of(losses: Mapping[str, Tensor], shares: Shares, objective: Objective) -> Tensor:
+    """A batch's part of the step's loss."""
+    if set(shares) == {""} or not isinstance(objective, HasTotal):
+        return losses["loss"] * shares.get("loss", shares[""])
+    return objective.total({n: loss * shares.get(n, shares[""]) for n, loss in losses.items() if n != "loss"})
+
+
+def _together(parts: Sequence[_Part], shares: Sequence[Shares]) -> dict[str, float]:
+    """The losses of one batch of all these parts' items."""
+    sums = dict.fromkeys(parts[0].losses, 0.0)
+    for part, share in zip(parts, shares, strict=True):
+        for name, value in part.losses.items():
+            sums[name] += part.minimised if name == "loss" else value * share.get(name, share[""])
+    return sums
 
 
 def _accelerator(settings: TrainingSettings) -> Any:
@@ -286,10 +403,7 @@ def _accelerator(settings: TrainingSettings) -> Any:
     if use_cpu and settings.precision == "fp16":
         raise ConfigError("training.precision fp16 needs a GPU. Set it to bf16 or no.")
     AcceleratorState._reset_state(True)  # it is a process-wide singleton: a former run's precision would stick
-    accelerator = Accelerator(cpu=use_cpu, mixed_precision=settings.precision)
-    if accelerator.num_processes > 1:
-        raise ConfigError("training runs in one process. Start it without torchrun or accelerate launch.")
-    return accelerator
+    return Accelerator(cpu=use_cpu, mixed_precision=settings.precision)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any] | None:

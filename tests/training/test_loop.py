@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from ecavatar.errors import ConfigError, TrainingError
-from ecavatar.training.loop import learning_rate, seeded_torch, train, write_curve
+from ecavatar.seeding import stream
+from ecavatar.training.loop import holding, learning_rate, seeded_torch, train, write_curve
+from tests.fabricate_training import SETTINGS, FramesObjective
 
 
 class Line(nn.Module):
@@ -160,3 +162,108 @@ def test_the_curve_has_a_row_per_epoch_and_gaps_where_nothing_was_measured(tmp_p
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3", "4"]
     assert [bool(row["val_error"]) for row in rows] == [True, False, True, False, True]
     assert [bool(row["train_size"]) for row in rows] == [False, True, True, True, True]
+
+
+def test_a_batch_a_step_is_plain_adam_to_the_bit(tmp_path, training_settings):
+    """Neither accumulation nor processes nor weights of batches change the one simple case."""
+    settings = training_settings.model_copy(update={"schedule": "constant", "clip_norm": None})
+    objective, plain = LineObjective(), LineObjective()
+    state = run(objective, settings, tmp_path / "c.pt")
+    optimiser = torch.optim.Adam(plain.module.parameters(), lr=0.01, fused=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with seeded_torch(1, "line", "training"):
+        for epoch in range(4):
+            total, order = 0.0, stream(1, "line", "epoch", epoch).permutation(10)
+            plain.module.train()
+            for first in range(0, 10, 3):
+                items = order[first : first + 3].tolist()
+                loss = plain.module(plain.batch(items, torch.device("cpu")))["loss"]
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                total += float(loss.detach()) * len(items)
+            assert state.rows[epoch + 1]["train_loss"] == total / 10
+    torch.set_num_threads(threads)
+    for name, tensor in plain.module.state_dict().items():
+        assert torch.equal(tensor, state.last[name]), name
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+@pytest.mark.parametrize(("accumulate", "batch"), [(2, 4), (4, 2), (8, 1)])
+def test_accumulated_batches_take_the_steps_of_one_large_batch(tmp_path, accumulate, batch, bucket):
+    """Clips of unlike length, an incomplete last step, losses averaged over unlike things."""
+    large = run(FramesObjective(), SETTINGS, tmp_path / "a.pt", accumulate=1, batch=8, bucket=bucket)
+    objective = FramesObjective()
+    small = run(objective, SETTINGS, tmp_path / "b.pt", accumulate=accumulate, batch=batch, bucket=bucket)
+    assert max(map(len, objective.seen)) == batch
+    for expected, row in zip(large.rows, small.rows, strict=True):
+        assert row == pytest.approx(expected, rel=1e-5)
+    for name, tensor in large.last.items():
+        torch.testing.assert_close(small.last[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_batches_without_weights_would_not(tmp_path):
+    """The test above can fail: counting by items alone gives another gradient."""
+    large = run(FramesObjective(), SETTINGS, tmp_path / "a.pt", accumulate=1, batch=8)
+    objective = FramesObjective()
+    objective.weight = len
+    small = run(objective, SETTINGS, tmp_path / "b.pt", accumulate=4, batch=2)
+    assert small.rows[-1]["train_loss"] != pytest.approx(large.rows[-1]["train_loss"], rel=1e-5)
+
+
+def test_one_weight_for_all_losses_is_enough_where_they_average_the_same(tmp_path, training_settings):
+    settings = training_settings.model_copy(update={"epochs": 3, "accumulate": 1, "batch": 4})
+    states = []
+    for changes in ({}, {"accumulate": 4, "batch": 1}):
+        objective = FramesObjective()
+        objective.total = objective.module.total = lambda losses: losses["place"]
+        objective.weight = lambda items, clips=objective.clips: sum(len(clips[item][0]) for item in items)
+        states.append(run(objective, settings, tmp_path / f"{len(states)}.pt", **changes))
+    for name, tensor in states[0].last.items():
+        torch.testing.assert_close(states[1].last[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_a_broken_batch_among_accumulated_ones_is_the_one_named(tmp_path):
+    objective = FramesObjective(poison=7)
+    with pytest.raises(TrainingError) as caught:
+        run(objective, SETTINGS, tmp_path / "c.pt")
+    named = str(caught.value).split("items ")[1].split(".")[0].split(",")
+    assert "7" in named
+    assert len(named) <= SETTINGS.batch
+
+
+def test_patience_ends_training_and_the_curve_there(tmp_path, training_settings, caplog):
+    scores = [9.0, 3.0, 1.0, 2.0, 4.0, 0.1]
+    with caplog.at_level("INFO", logger="ecavatar"):
+        objective = LineObjective(scores=scores)
+        state = run(objective, training_settings, tmp_path / "c.pt", epochs=9, validate_every=1, patience=2)
+    assert (state.epoch, state.best_epoch, len(state.rows)) == (4, 2, 5)
+    assert "stopped early, 2 validations without a better one than epoch 2" in caplog.text
+    for name, tensor in objective.module.state_dict().items():
+        assert torch.equal(tensor, state.best[name])
+
+
+def test_patience_is_counted_in_validations(tmp_path, training_settings):
+    objective = LineObjective(scores=[1.0, 2.0, 3.0, 4.0])
+    state = run(objective, training_settings, tmp_path / "c.pt", epochs=20, validate_every=3, patience=2)
+    assert (state.epoch, state.best_epoch) == (6, 0)
+
+
+def test_a_killed_run_goes_on_with_its_patience(tmp_path, training_settings):
+    changes = {"epochs": 9, "validate_every": 1, "patience": 3}
+    killed = LineObjective(scores=[1.0, 2.0, 2.0], stop_at=9)  # in the third epoch, two validations were worse
+    with pytest.raises(KeyboardInterrupt):
+        run(killed, training_settings, tmp_path / "c.pt", **changes)
+    resumed = LineObjective(scores=[2.0, 2.0])
+    state = run(resumed, training_settings, tmp_path / "c.pt", **changes)
+    assert (state.epoch, resumed.scores) == (3, [2.0])
+
+
+def test_the_last_weights_are_kept_beside_the_best(tmp_path, training_settings):
+    objective = LineObjective(scores=[9.0, 3.0, 1.0, 2.0, 4.0])
+    state = run(objective, training_settings, tmp_path / "c.pt", validate_every=1)
+    assert not torch.equal(state.last["net.0.weight"], state.best["net.0.weight"])
+    with holding(objective.module, state.last):
+        assert torch.equal(objective.module.net[0].weight, state.last["net.0.weight"])
+    assert torch.equal(objective.module.net[0].weight, state.best["net.0.weight"])
