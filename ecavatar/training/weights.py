@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ecavatar.errors import AssetMissingError, DataError
@@ -60,11 +61,23 @@ class Weights:
 
     arguments: dict[str, Any]
     facts: dict[str, Any]
-    tensors: dict[str, Tensor]
+    shapes: dict[str, tuple[int, ...]]
+    """Of the tensors, by name."""
+    path: Path
+    """Where they are."""
+
+    def copy_into(self, state: Mapping[str, Tensor]) -> None:
+        """Fill a network's tensors, each of which the file holds, one by one: little more than the network is held."""
+        with torch.no_grad():
+            for name, target in state.items():
+                with safe_open(
+                    self.path, "pt"
+                ) as file:  # opened anew each time, so that pages that were read are freed
+                    target.copy_(file.get_tensor(name))
 
 
 def read_weights(directory: Path, class_name: str, stem: str = "model") -> Weights:
-    """Description and tensors of a network of this class.
+    """Description and tensors' shapes of a network of this class.
 
     Raises:
         AssetMissingError: a file is missing.
@@ -80,10 +93,11 @@ def read_weights(directory: Path, class_name: str, stem: str = "model") -> Weigh
     if not path.is_file():
         raise AssetMissingError(f"{path} not found. Run the training stage again.")
     try:
-        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is not a whole safetensors file ({error}). Run the training stage again.") from None
-    return Weights(description["arguments"], description["facts"], tensors)
+    return Weights(description["arguments"], description["facts"], shapes, path)
 
 
 def load_weights(directory: Path, cls: type[Network], stem: str = "model") -> tuple[Network, dict[str, Any]]:
@@ -99,15 +113,15 @@ def load_weights(directory: Path, cls: type[Network], stem: str = "model") -> tu
     except TypeError as error:
         raise DataError(f"{directory}: the arguments do not fit {cls.__name__} ({error}). Train it again.") from None
     expected = model.state_dict()
-    problems = [f"{name} is missing" for name in sorted(set(expected) - set(weights.tensors))]
-    problems += [f"{name} is not part of the network" for name in sorted(set(weights.tensors) - set(expected))]
+    problems = [f"{name} is missing" for name in sorted(set(expected) - set(weights.shapes))]
+    problems += [f"{name} is not part of the network" for name in sorted(set(weights.shapes) - set(expected))]
     problems += [
-        f"{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
-        for name, tensor in sorted(weights.tensors.items())
-        if name in expected and expected[name].shape != tensor.shape
+        f"{name} has shape {shape}, expected {tuple(expected[name].shape)}"
+        for name, shape in sorted(weights.shapes.items())
+        if name in expected and tuple(expected[name].shape) != shape
     ]
     if problems:
         listed = "\n  ".join(problems[:8])
         raise DataError(f"{directory}: weights do not fit {cls.__name__}, {len(problems)} problem(s):\n  {listed}")
-    model.load_state_dict(weights.tensors)
+    weights.copy_into(expected)
     return model.eval(), weights.facts
