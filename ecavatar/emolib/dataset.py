@@ -13,8 +13,7 @@ Faces are read and written a batch at a time: beside a few labels of each row, m
 """
 
 import contextlib
-import errno
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,13 +54,13 @@ from ecavatar.errors import AssetMissingError, BasisError, DataError, SplitLeakE
 from ecavatar.face.model import FaceAsset, FaceModel
 from ecavatar.storage.columns import Column, arrow_schema
 from ecavatar.storage.files import atomic_path, write_json
+from ecavatar.storage.full_disk import full_disk_told
 from ecavatar.storage.manifest import write_manifest
 from ecavatar.storage.parquet import open_writer, read_table
 
 ReadBytes = Callable[[Mapping[str, object]], bytes]
 _BATCH = 64  # rows at a time: a multiple of every ROW_GROUP
 _DERIVED = ("emotion_code", "topology", "basis")  # columns that the faces need not have
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_emolib(
@@ -322,14 +321,9 @@ def _rows_by_file(info: EmolibInfo) -> dict[str, int]:
     return {path.as_posix(): count for counts in files for path, count in counts.items()}
 
 
-@contextlib.contextmanager
-def _full_disk_told(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL_DISK:
-            raise
-        raise DataError(
-            f"no space left on the disk while writing {directory} ({error}); nothing new was kept and an earlier "
-            "release is as it was. Free space, export with vertices: none, or give another place."
-        ) from None
+def _full_disk_told(directory: Path) -> contextlib.AbstractContextManager[None]:
+    return full_disk_told(
+        directory,
+        kept="nothing new was kept and an earlier release is as it was",
+        advice="Free space, export with vertices: none, or give another place.",
+    )

@@ -57,6 +57,8 @@ class Facts:
     """Vertices of a face: V."""
     n_mouth: int
     """Vertices of the mouth: M."""
+    n_face_triangles: int
+    n_mouth_triangles: int
     fps: int
     native_fps: int
     patch_mm: float
@@ -67,6 +69,8 @@ class Facts:
     counts: Mapping[str, int]
     missing: tuple[str, ...]
     rejected: tuple[str, ...]
+    audio_rounded: tuple[str, ...]
+    """Clips whose sound had more than 16 bits."""
 
     @property
     def has_meshes(self) -> bool:
@@ -209,6 +213,8 @@ def _facts(value: Mapping[str, Any]) -> Facts:  # Any: json of a file
         topology=str(value["topology"]),
         n_face=int(value["vertices"]["face"]),
         n_mouth=int(value["vertices"]["mouth"]),
+        n_face_triangles=int(value["triangles"]["face"]),
+        n_mouth_triangles=int(value["triangles"]["mouth"]),
         fps=int(value["fps"]),
         native_fps=int(value["native_fps"]),
         patch_mm=float(value["patch_mm"]),
@@ -219,6 +225,7 @@ def _facts(value: Mapping[str, Any]) -> Facts:  # Any: json of a file
         counts={str(name): int(count) for name, count in value["counts"].items()},
         missing=_ids(value["missing"]),
         rejected=_ids(value["rejected"]),
+        audio_rounded=_ids(value["audio_rounded"]),
     )
 
 

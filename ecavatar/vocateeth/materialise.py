@@ -18,10 +18,9 @@ other files as above, the sound in `wav/`.
 It takes some four to seven times the disk; one clip by worker is in memory at a time.
 """
 
-import contextlib
-import errno
+import io
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -33,6 +32,7 @@ from ecavatar.errors import DataError
 from ecavatar.mouth.fit import pose_mouth
 from ecavatar.storage.arrays import write_arrays
 from ecavatar.storage.files import atomic_path, write_json
+from ecavatar.storage.full_disk import full_disk_told
 from ecavatar.storage.parquet import open_writer
 from ecavatar.storage.shards import shard_path
 from ecavatar.vocateeth.dataset import TOPOLOGY, TeethClip, VocaTeeth
@@ -58,17 +58,21 @@ def materialise(
         How many frames.
 
     Raises:
-        AssetMissingError, DataError: from `VocaTeeth.open`; `out` exists, a split has no clips, a part is damaged, or
-            the disk is too full.
+        AssetMissingError, DataError: from `VocaTeeth.open`; `out` exists, a split has no clips, none was named, a part
+            is damaged, or the disk is too full.
     """
     teeth = VocaTeeth.open(directory)
     if out.exists():
         raise DataError(f"{out} exists, and would be replaced. Name a folder that does not exist.")
     if format not in ("npy", "parquet"):
         raise DataError(f"unknown format {format!r}; there are npy and parquet.")
-    clips = teeth.clips if splits is None else [clip for split in splits for clip in teeth.of_split(split)]
+    wanted = splits if splits is None else list(dict.fromkeys(splits))
+    clips = teeth.clips if wanted is None else [clip for split in wanted for clip in teeth.of_split(split)]
+    if not clips:
+        raise DataError(f"no clips of {directory} were asked for. Name train, val or test; None means all.")
     _require_space(out, teeth, clips)
-    with _full_disk_told(out), atomic_path(out) as temporary:
+    told = full_disk_told(out, kept="nothing was kept", advice="Free space, or name fewer splits.")
+    with told, atomic_path(out) as temporary:
         (temporary / "wav").mkdir(parents=True)
         write = _write_arrays if format == "npy" else _write_parts
         write(temporary, teeth, clips, workers)
@@ -125,7 +129,9 @@ def _write_parts(root: Path, teeth: VocaTeeth, clips: Sequence[TeethClip], worke
 
 def _write_sound(root: Path, teeth: VocaTeeth, clip: TeethClip) -> None:
     samples, rate = teeth.samples(clip)
-    soundfile.write(root / "wav" / f"{clip.clip_id}.wav", samples, rate, subtype="PCM_16")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
+    (root / "wav" / f"{clip.clip_id}.wav").write_bytes(buffer.getvalue())  # unlike libsndfile, names a full disk
 
 
 def _write_templates(path: Path, teeth: VocaTeeth) -> None:
@@ -157,13 +163,3 @@ def _require_space(out: Path, teeth: VocaTeeth, clips: Sequence[TeethClip]) -> N
             f"{out} needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free. Free space, or name fewer "
             "splits; windows of `TeethClips` need no materialised copy."
         )
-
-
-@contextlib.contextmanager
-def _full_disk_told(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DataError(f"no space left while writing {out} ({error}); nothing was kept. Free space first.") from None

@@ -1,6 +1,7 @@
 """Whether a VOCATeeth is what it says: everything that can be computed again is, and compared.
 
-One clip is in memory at a time. With a face model the angles, the fits and the topology are computed again, too.
+One clip is in memory at a time. With a face model the angles, the fits, how far mouths stick out and the topology are
+computed again, too.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from ecavatar.emolib.topology import read_topology
 from ecavatar.face.model import FaceAsset
 from ecavatar.mouth.fit import fit_mouth
 from ecavatar.mouth.model import MouthMesh
+from ecavatar.mouth.penetration import measure_penetration, outer_skin
 from ecavatar.mouth.rig import ChinRig
 from ecavatar.storage.checks import DAMAGE, is_finite, problems_of, some
 from ecavatar.storage.columns import arrow_schema, schema_difference
@@ -71,7 +73,7 @@ def verify_vocateeth(directory: Path, asset: FaceAsset | None = None) -> list[st
 
     Args:
         directory: the dataset, or its copy without meshes and voices.
-        asset: the face model; given, angles, fits and topology are computed again, too.
+        asset: the face model; given, angles, fits, penetration and topology are computed again, too.
     """
     directory = Path(directory)
     problems = verify_manifest(directory)
@@ -145,7 +147,10 @@ def _counts(dataset: _Dataset) -> Iterator[str]:
             yield f"{INFO}: counts.{name} is {facts.counts.get(name)}, it lists {count}."
     if rejected := sorted(set(rejects["item_id"]) ^ set(facts.rejected)):
         yield f"{REJECTS}: its clips are not those that {INFO} calls rejected: {some(rejected)}."
-    if both := sorted(set(facts.rejected) & {clip.clip_id for clip in facts.clips}):
+    clips = {clip.clip_id for clip in facts.clips}
+    if unknown := sorted(set(facts.audio_rounded) - clips):
+        yield f"{INFO}: audio_rounded names clips that it does not list: {some(unknown)}."
+    if both := sorted(set(facts.rejected) & clips):
         yield f"{INFO}: rejected and there at once: {some(both)}."
 
 
@@ -303,16 +308,17 @@ def _is_close(mine: object, theirs: object) -> bool:
 
 
 def _fit_again(dataset: _Dataset) -> Iterator[str]:
-    """The mouth fitted into each template again lies where it is stored."""
+    """The mouth fitted into each template again lies where it is stored, and sticks out as far."""
     facts, asset = dataset.facts, dataset.asset
     if asset is None or not facts.has_meshes:
         return
     if asset.topology != facts.topology:
         yield f"meshes are of {facts.topology}, the face model is of {asset.topology}."
         return
-    mouth, rows = MouthMesh.load(dataset.directory / MOUTH), dataset.subjects()
-    for subject, template, stored in zip(
-        rows["subject"].to_pylist(), mesh_array(rows["vertices"]), _fits(rows), strict=True
+    mouth, rows, skin = MouthMesh.load(dataset.directory / MOUTH), dataset.subjects(), outer_skin(asset)
+    told = (rows[name].to_pylist() for name in ("penetration_deepest_m", "penetration_vertices"))
+    for subject, template, stored, deepest, vertices in zip(
+        rows["subject"].to_pylist(), mesh_array(rows["vertices"]), _fits(rows), *told, strict=True
     ):
         fit = fit_mouth(mouth, template, asset)
         made = dict(zip(FIT_COLUMNS, (fit.scale, fit.rotation, fit.translation, fit.axis, fit.pivot), strict=True))
@@ -320,6 +326,13 @@ def _fit_again(dataset: _Dataset) -> Iterator[str]:
                  if not np.allclose(np.ravel(value), stored[name], rtol=0, atol=_FIT_TOLERANCE)]  # fmt: skip
         if wrong:
             yield f"{subject}: the mouth fitted again differs in {', '.join(wrong)}; other code or head made it."
+            continue
+        again = measure_penetration(template, skin, fit.closed(mouth))
+        if abs(again.deepest_m - deepest) > _FIT_TOLERANCE or again.vertices != vertices:
+            yield (
+                f"{subject}: {vertices} vertices stick out of the face by {deepest:.2g} m at most; measured again "
+                f"{again.vertices} by {again.deepest_m:.2g} m."
+            )
 
 
 def _mouth(dataset: _Dataset) -> Iterator[str]:
@@ -332,6 +345,8 @@ def _mouth(dataset: _Dataset) -> Iterator[str]:
             f"{facts.mouth_name!r}, {facts.mouth_licence!r}, {facts.n_mouth}."
         )
     faces, count = arrays["faces"], len(mouth.faces)
+    if (triangles := (len(faces) - count, count)) != (facts.n_face_triangles, facts.n_mouth_triangles):
+        yield f"{TOPOLOGY}: {triangles} triangles of face and mouth, {INFO} says otherwise."
     if len(faces) <= count or not np.array_equal(faces[-count:], mouth.faces + facts.n_face):
         yield f"{TOPOLOGY}: its last {count} triangles are not the mouth's."
     elif not 0 <= faces[:-count].min() <= faces[:-count].max() < facts.n_face:

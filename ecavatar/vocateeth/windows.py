@@ -4,6 +4,7 @@
 `SubjectMouths` adds the mouths of a batch on its device, where a loader should not carry them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,7 +232,10 @@ def _places(clips: Sequence[TeethClip], fps: int, seconds: float | None, stride:
         if stride is not None:
             raise DataError("a stride needs windows. Give seconds, too.")
         return [_Place(clip, 0, clip.frames) for clip in clips]
-    count, step = round(seconds * fps), round((seconds if stride is None else stride) * fps)
+    stride = seconds if stride is None else stride
+    if not (math.isfinite(seconds) and math.isfinite(stride)):
+        raise DataError(f"windows of {seconds} s every {stride} s cannot be cut. Give numbers of seconds.")
+    count, step = round(seconds * fps), round(stride * fps)
     if count < 1 or step < 1:
         raise DataError(f"windows of {seconds} s every {stride} s are less than a frame at {fps} frames a second.")
     places = [

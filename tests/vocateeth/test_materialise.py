@@ -4,12 +4,14 @@ import errno
 import json
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 from ecavatar.errors import DataError
+from ecavatar.storage.files import read_json
 from ecavatar.storage.parquet import mesh_array, read_row_group
 from ecavatar.storage.shards import read_shards
 from ecavatar.vocateeth import materialise as module
@@ -80,10 +82,22 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(monkeypatch, tmp_path, te
     def full(*_arguments, **_options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.soundfile, "write", full)
-    with pytest.raises(DataError, match="no space left"):
-        materialise(teeth.directory, tmp_path / "out", "parquet")
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for format in ("npy", "parquet"):
+        with pytest.raises(DataError, match="no space left"):
+            materialise(teeth.directory, tmp_path / "out", format)
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_split_named_twice_is_written_once_and_no_split_is_refused(tmp_path, teeth):
+    frames = materialise(teeth.directory, tmp_path / "out", "npy", ["train", "train"])
+    clips = teeth.of_split("train")
+    assert frames == sum(clip.frames for clip in clips)
+    assert [clip["clip_id"] for clip in read_json(tmp_path / "out" / "info.json")["clips"]] == [
+        clip.clip_id for clip in clips
+    ]
+    with pytest.raises(DataError, match="None means all"):
+        materialise(teeth.directory, tmp_path / "none", "npy", [])
 
 
 def test_a_damaged_part_leaves_nothing_and_an_earlier_folder_is_kept(tmp_path, teeth):

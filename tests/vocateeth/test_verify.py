@@ -249,6 +249,8 @@ def test_another_sample_of_sound_is_told(copy):
         ("split", lambda values: values[::-1], "its clips are in"),
         ("subject", lambda values: values[::-1], "subjects in order"),
         ("penetration_deepest_m", lambda values: [float("nan") for _ in values], "not finite"),
+        ("penetration_deepest_m", lambda values: [value + 1e-4 for value in values], "measured again"),
+        ("penetration_vertices", lambda values: [value + 1 for value in values], "measured again"),
     ],
 )
 def test_a_fit_that_is_not_the_templates_is_told(copy, head, column, change, text):
@@ -271,6 +273,14 @@ def test_a_mouth_that_topology_does_not_join_is_told(copy, mouth, head):
     arrays["faces"] = np.roll(arrays["faces"], 1, axis=1)
     write_topology(copy / "topology.npz", arrays, "open-head+mouth")
     told(verify_vocateeth(copy, head), "triangles of the face are not those of the face model")
+
+
+def test_counts_of_triangles_and_rounded_sounds_that_are_not_the_datas_are_told(copy):
+    edit_json(copy, "info.json", lambda info: info["triangles"].update(mouth=1))
+    edit_json(copy, "info.json", lambda info: info.update(audio_rounded=["nobody"]))
+    problems = verify_vocateeth(copy)
+    told(problems, "triangles of face and mouth")
+    told(problems, "audio_rounded names clips that it does not list: nobody")
 
 
 def test_texts_that_the_data_do_not_make_are_told(copy):

@@ -92,6 +92,8 @@ def test_what_cannot_be_cut_or_joined_is_refused(teeth):
     for wrong, match in (
         ({"seconds": 9.0}, "the longest has"),
         ({"seconds": 0.0}, "less than a frame"),
+        ({"seconds": float("nan")}, "cannot be cut"),
+        ({"seconds": 0.5, "stride": float("inf")}, "cannot be cut"),
         ({"stride": 1.0}, "Give seconds"),
         ({"sample_rate_hz": 0}, "positive"),
     ):
