@@ -34,6 +34,7 @@ from ecavatar.mouth.model import MouthMesh
 from ecavatar.mouth.penetration import Penetration, measure_penetration, outer_skin
 from ecavatar.mouth.rig import ChinRig
 from ecavatar.storage.files import clean_stale, is_temporary, write_json
+from ecavatar.storage.full_disk import full_disk_told
 from ecavatar.storage.manifest import MANIFEST_NAME, write_manifest
 from ecavatar.storage.parquet import mesh_column, open_writer, table_metadata, write_table
 from ecavatar.storage.rejects import Reject, check_rejects, write_rejects
@@ -94,7 +95,7 @@ def rig_folder(
         Counts: see `finish_vocateeth`.
 
     Raises:
-        DataError: `out` holds something else, or see `write_subject` and `finish_vocateeth`.
+        DataError: `out` holds something else, the disk is full, or see `write_subject` and `finish_vocateeth`.
         AssetMissingError, TopologyError, ShapeError: from opening and checking the corpus.
     """
     _require_own(out)
@@ -104,7 +105,10 @@ def rig_folder(
     subjects = clear_leftovers(out, corpus)
     tell = progress or (lambda _done, _all: None)
     tell(0, len(subjects))
-    with ThreadPoolExecutor(workers) as pool:
+    told = full_disk_told(
+        out, kept="finished subjects were kept", advice="Free space and run the same again, or give another place."
+    )
+    with told, ThreadPoolExecutor(workers) as pool:
         tasks = [pool.submit(write_subject, out, corpus, name, asset, mouth, settings) for name in subjects]
         try:
             for done, task in enumerate(as_completed(tasks), start=1):
@@ -112,7 +116,7 @@ def rig_folder(
                 tell(done, len(subjects))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return finish_vocateeth(out, corpus, asset, mouth, settings)
+        return finish_vocateeth(out, corpus, asset, mouth, settings)
 
 
 def subjects_of(vocaset: Vocaset) -> list[str]:

@@ -1,5 +1,6 @@
 """Building VOCATeeth: the same bytes however it is done, bad clips counted, nothing of others removed."""
 
+import errno
 import json
 import pickle
 import shutil
@@ -7,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from ecavatar.corpora.vocaset import Vocaset
@@ -95,6 +97,25 @@ def test_a_killed_attempt_goes_on_and_leaves_no_half_dataset(
     assert len(kept) == 2
     rig_folder(raw, out, head, rig_settings, mouth)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert content(out) == content(teeth.directory)
+
+
+def test_a_full_disk_is_told_and_finished_subjects_are_kept(
+    monkeypatch, tmp_path, raw, vocaset, head, mouth, rig_settings, teeth
+):
+    out, real = tmp_path / "out", pq.ParquetWriter.write_table
+    write_subject(out, vocaset, subjects_of(vocaset)[0], head, mouth, rig_settings)
+    finished = content(out)
+
+    def full(_self, *_arguments, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(DataError, match="finished subjects were kept"):
+        rig_folder(raw, out, head, rig_settings, mouth)
+    assert content(out) == finished
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", real)
+    rig_folder(raw, out, head, rig_settings, mouth)
     assert content(out) == content(teeth.directory)
 
 
