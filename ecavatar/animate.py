@@ -22,7 +22,7 @@ from ecavatar.reconstruction.landmarks import FaceLandmarker
 from ecavatar.reconstruction.table import Reconstructor
 from ecavatar.rendering.film import write_film
 from ecavatar.speech.audio import SPEECH_RATE, read_audio
-from ecavatar.speech.track import EmotionTrack, LabelRule
+from ecavatar.speech.track import EmotionTrack, LabelRule, read_track
 from ecavatar.speech.track_table import track_clips
 
 
@@ -49,6 +49,7 @@ def animate(
     animator: Animator,
     *,
     label: LabelPair | None,
+    track: Path | None = None,
     emotion2vec: Path,
     reconstructor: Reconstructor,
     emotions: EmotionSettings,
@@ -59,8 +60,9 @@ def animate(
         photo: a picture with one clearly visible face.
         recording: speech, any format ffmpeg reads.
         animator: the trained parts.
-        label: emotion and level; None recognises them from the speech.
-        emotion2vec: directory of the recogniser, used only without a label.
+        label: emotion and level throughout.
+        track: file of an emotion track, used without a label; without both, emotions are recognised from the speech.
+        emotion2vec: directory of the recogniser, used only then.
         reconstructor: finds the face in the photo, with the animator's face model.
         emotions: settings of the emotion track.
 
@@ -73,10 +75,10 @@ def animate(
     with FaceLandmarker() as landmarker:
         found = reconstructor.face(read_image(photo), landmarker, str(photo)).reconstruction
     neutral = NeutralFace.from_shape(animator.model, found.shape)
-    track = _track(samples, label, emotion2vec, emotions)
+    shown = _track(samples, label, track, emotion2vec, emotions)
     lip = animator.lip_motion(neutral, samples)
-    motion = animator.fused_motion(neutral, lip, track)
-    return Animation(neutral=neutral, track=track, motion=motion, sound=(samples, SPEECH_RATE))
+    motion = animator.fused_motion(neutral, lip, shown)
+    return Animation(neutral=neutral, track=shown, motion=motion, sound=(samples, SPEECH_RATE))
 
 
 def animate_files(
@@ -87,6 +89,7 @@ def animate_files(
     data: Path,
     settings: ProfileSettings,
     label: LabelPair | None,
+    track: Path | None = None,
     size_px: int,
 ) -> Animation:
     """Animate a photo with the models the pipeline left in `data` and write the film.
@@ -98,6 +101,7 @@ def animate_files(
         data: folder of a profile, for instance data/sample.
         settings: settings of that profile.
         label: emotion and level; None recognises them.
+        track: file of an emotion track, in place of `label`.
         size_px: edge of the film, an even number.
 
     Raises:
@@ -116,6 +120,7 @@ def animate_files(
         recording,
         animator,
         label=label,
+        track=track,
         emotion2vec=data / asset_of_kind("emotion2vec").path,
         reconstructor=Reconstructor(animator.asset, settings.reconstruct, data / asset_of_kind("emica").path),
         emotions=settings.emotions,
@@ -125,8 +130,15 @@ def animate_files(
 
 
 def _track(
-    samples: Float[np.ndarray, " samples"], label: LabelPair | None, emotion2vec: Path, settings: EmotionSettings
+    samples: Float[np.ndarray, " samples"],
+    label: LabelPair | None,
+    track: Path | None,
+    emotion2vec: Path,
+    settings: EmotionSettings,
 ) -> EmotionTrack:
+    duration = len(samples) / SPEECH_RATE
     if label is not None:
-        return constant_track(label, len(samples) / SPEECH_RATE)
+        return constant_track(label, duration)
+    if track is not None:
+        return read_track(track, duration)
     return track_clips(emotion2vec, {"clip": samples}, settings.window_seconds, LabelRule.of(settings))["clip"]

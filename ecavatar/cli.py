@@ -405,6 +405,74 @@ def folders(
     print(f"{out}: {export_item_folders(release, out, _face_model(profile))} items")
 
 
+@app.command(epilog="Example: ecavatar lips speech.wav --template face/neutral.ply --out motion.npz")
+def lips(
+    audio: Annotated[Path, typer.Argument(help="Speech of any length: a sound file, or a film whose sound is used.")],
+    *,
+    template: Annotated[Path, typer.Option(help="Neutral face: a mesh, or the folder of `ecavatar face`.")],
+    out: Annotated[Path, typer.Option(help="The motion to write (npz); a picture of its curves goes beside it.")],
+    mouth: Annotated[bool, typer.Option("--mouth/--no-mouth", help="Teeth, gums and tongue behind the lips.")] = True,
+    model: Annotated[Path | None, typer.Option(help="Trained SelfTalk; default: the profile's.")] = None,
+    profile: ProfileName = "sample",
+    as_json: AsJson = False,
+) -> None:
+    """Let a neutral face speak a recording: the lips alone, without emotion."""
+    from ecavatar.animation.lips import LipSpeaker, write_lips
+    from ecavatar.mouth.source import open_mouth
+
+    if out.suffix != ".npz":
+        raise ConfigError(f"--out must end in .npz, got {out}.")
+    speaker = LipSpeaker.load(
+        selftalk=model or _data(profile) / "models" / "selftalk",
+        face_model=_data(profile) / asset_of_kind("face-model").path,
+    )
+    picture = out.with_suffix(".png")
+    curves, sound = write_lips(
+        audio, template, out, speaker, mouth=open_mouth("procedural") if mouth else None, picture=picture
+    )
+    _warn(sound.warnings())
+    _answer(
+        {"frames": len(curves.opening_m), "fps": speaker.fps, "seconds": sound.seconds},
+        f"{out}: {len(curves.opening_m)} frames at {speaker.fps:g} fps; curves in {picture}",
+        as_json=as_json,
+    )
+
+
+@app.command(epilog="Example: ecavatar emotion speech.wav --out track.json")
+def emotion(
+    audio: Annotated[Path, typer.Argument(help="Speech: a sound file, or a film whose sound is used.")],
+    *,
+    out: Annotated[Path, typer.Option(help="The emotion track to write (json); its picture goes beside it.")],
+    window: Annotated[
+        float | None, typer.Option(min=0.2, help="Seconds per emotion; default: as the settings file says.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="An emotion2vec: a folder or a published id; default: the profile's.")
+    ] = None,
+    profile: ProfileName = "sample",
+    params: ParamsFile = Path("params.yaml"),
+    as_json: AsJson = False,
+) -> None:
+    """Recognise emotion and level along a recording; edit the track and give it to `ecavatar animate --track`."""
+    from ecavatar.evaluation.emotion_pictures import write_track_plot
+    from ecavatar.speech.audio import SPEECH_RATE
+    from ecavatar.speech.emotion_file import write_emotion_track
+    from ecavatar.speech.track import LabelRule, to_json
+
+    settings = load_params(params).profile(profile).emotions
+    track, samples = write_emotion_track(
+        audio,
+        out,
+        model=model or _data(profile) / asset_of_kind("emotion2vec").path,
+        window=window or settings.window_seconds,
+        rule=LabelRule.of(settings),
+    )
+    picture = out.with_suffix(".png")
+    write_track_plot(picture, samples, SPEECH_RATE, track)
+    shown = ", ".join(f"{w.emotion.label} {w.level}" for w in track.windows)
+    _answer(to_json(track), f"{out}: {shown}; picture in {picture}", as_json=as_json)
+
+
 @app.command(epilog="Example: ecavatar animate photo.png speech.wav --out clip.mp4 --emotion happy --level 3")
 def animate(
     photo: Annotated[Path, typer.Argument(help="A picture with one clearly visible face.")],
@@ -417,12 +485,17 @@ def animate(
     level: Annotated[
         int | None, typer.Option(min=1, max=3, help="Its intensity; 2 if only the emotion is given.")
     ] = None,
+    track: Annotated[
+        Path | None, typer.Option(help="Emotions along the speech: a track of `ecavatar emotion`, edited or not.")
+    ] = None,
     size: Annotated[int, typer.Option(min=64, help="Edge of the square film in pixels.")] = 512,
     profile: ProfileName = "sample",
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Let the face in a photo speak a recording, with emotion."""
     label = _label(emotion, level)
+    if track is not None and label is not None:
+        raise ConfigError("--track says which emotion is shown when; give it without --emotion and --level.")
     if out.suffix != ".mp4" or size % 2:
         raise ConfigError(f"--out must end in .mp4 and --size be even; got {out} and {size}.")
     from ecavatar.animate import animate_files  # networks take seconds to import
@@ -434,6 +507,7 @@ def animate(
         data=Path("data") / profile,
         settings=load_params(params).profile(profile),
         label=label,
+        track=track,
         size_px=size,
     )
     shown = ", ".join(f"{w.emotion.label} {w.level}" for w in animation.track.windows)
@@ -461,6 +535,11 @@ def _data(profile: str) -> Path:
 
 def _answer(facts: dict[str, Any], text: str, *, as_json: bool) -> None:  # Any: json values
     print(json.dumps(facts, indent=1, sort_keys=True) if as_json else text)
+
+
+def _warn(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def test_doctor_speaks_json(tmp_path):
 def test_every_command_shows_help_with_an_example():
     verbs = (
         "doctor", "assets list", "assets add", "select", "reconstruct", "face", "export", "verify", "emolib nearest",
-        "emolib import", "emolib folders", "animate",
+        "emolib import", "emolib folders", "animate", "rig", "lips", "emotion",
     )  # fmt: skip
     for command in (verb.split() for verb in verbs):
         done = CliRunner().invoke(app, [*command, "--help"])
@@ -189,3 +189,23 @@ def test_an_added_flame_part_says_what_is_still_missing(tmp_path):
     done = CliRunner().invoke(app, added)
     assert done.exit_code == 0
     assert "flame-landmarks" in done.stdout
+
+
+def test_wrong_input_of_rig_lips_and_emotion_is_named_and_nothing_is_written(place, small_face):
+    root = place / "mine"
+    root.mkdir()
+    silent = root / "nothing.wav"
+    silent.touch()
+    commands = {
+        "trainingdata.zip": ("rig", root / "nowhere", "--out", root / "teeth"),
+        "--labels says": ("rig", root, "--out", root / "teeth", "--labels", silent),
+        "must end in .npz": ("lips", silent, "--template", root, "--out", root / "motion.mp4"),
+        "selftalk": ("lips", silent, "--template", root, "--out", root / "motion.npz"),
+        "config.yaml": ("emotion", silent, "--out", root / "track.json", "--params", ROOT / "params.yaml"),
+    }
+    for text, command in commands.items():
+        done = ecavatar(*command, cwd=place)
+        assert done.returncode == 2, (text, done.stderr)
+        assert text in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not any((root / name).exists() for name in ("teeth", "motion.npz", "track.json", "track.png"))

@@ -67,6 +67,8 @@ def test_wrong_input_ends_with_2_and_leaves_nothing(built, photo, tmp_path):
         "broken.wav": (photo, broken),
         "unknown emotion": (photo, voice, "--emotion", "hapy"),
         "--level needs --emotion": (photo, voice, "--level", "2"),
+        "give it without --emotion": (photo, voice, "--emotion", "sad", "--track", broken),
+        "mine.json": (photo, voice, "--track", tmp_path / "mine.json"),
     }
     for words, (picture, sound, *options) in wrong.items():
         done = animate(built, picture, sound, "--out", out, *options, check=False)
