@@ -3,7 +3,7 @@
 from prefect import flow
 
 from ecavatar.corpora.vocaset import Vocaset
-from ecavatar.corpora.vocaset_checks import check_frame_rate, check_templates
+from ecavatar.corpora.vocaset_checks import check_frame_rate, check_frames, check_templates
 from ecavatar.face.model import FaceAsset
 from ecavatar.mouth.source import open_mouth
 from ecavatar.vocateeth.build import clear_leftovers, finish_vocateeth, write_subject
@@ -25,6 +25,7 @@ def rig_mouths(profile: str) -> str:
     paths, settings = ProfilePaths(profile), stage_settings(profile).rig
     asset, vocaset, mouth = FaceAsset.load(paths.face_model), Vocaset.open(paths.vocaset), open_mouth(settings.mouth)
     check_templates(vocaset, asset)
+    check_frames(vocaset, asset)
     check_frame_rate(vocaset)
     subjects = clear_leftovers(paths.vocateeth, vocaset)
     wait_all([rig_subject.submit(profile, subject) for subject in subjects])

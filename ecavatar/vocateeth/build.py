@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 
 from ecavatar.config import RigSettings
 from ecavatar.corpora.vocaset import NATIVE_FPS, Vocaset, VocasetClip, first_bad_frame
-from ecavatar.corpora.vocaset_checks import check_frame_rate, check_templates
+from ecavatar.corpora.vocaset_checks import check_frame_rate, check_frames, check_templates
 from ecavatar.emolib.topology import topology_arrays, write_topology
 from ecavatar.errors import DataError, EcavatarError, SplitLeakError
 from ecavatar.face.model import FaceAsset
@@ -101,6 +101,7 @@ def rig_folder(
     _require_own(out)
     corpus = Vocaset.open(vocaset)
     check_templates(corpus, asset)
+    check_frames(corpus, asset)
     check_frame_rate(corpus)
     subjects = clear_leftovers(out, corpus)
     tell = progress or (lambda _done, _all: None)
@@ -182,13 +183,16 @@ def finish_vocateeth(
 
     Raises:
         SplitLeakError: a subject has clips in two of train, val and test.
-        DataError: parts are missing, or more clips were rejected than `max_rejects` allows.
+        DataError: parts are missing, more clips were rejected than `max_rejects` allows, or all were.
     """
     subjects = subjects_of(vocaset)
     found = dict(zip(subjects, _collect(directory, subjects), strict=True))
     rejects = [*vocaset.rejects, *(Reject(**reject) for facts in found.values() for reject in facts["rejects"])]
     check_rejects(rejects, len(vocaset.clips) + len(vocaset.rejects), settings.max_rejects, STAGE)
     clips = [TeethClip(**clip, part=part) for part, facts in enumerate(found.values()) for clip in facts["clips"]]
+    if not clips:
+        first = f"{rejects[0].item_id}: {rejects[0].detail}"
+        raise DataError(f"{vocaset.root}: expected clips, all were rejected, the first {first}. Unpack VOCASET again.")
     mouth.save(directory / MOUTH)
     write_topology(directory / TOPOLOGY, joined_topology(asset, mouth), f"{asset.topology}+mouth")
     _write_templates(directory / TEMPLATES, vocaset, found, _split_by_subject(clips))

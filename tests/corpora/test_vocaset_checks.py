@@ -1,6 +1,7 @@
 """Neutral meshes that do not fit the face model are refused, each fault by its name, and people are not."""
 
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from ecavatar.corpora.vocaset import Vocaset
-from ecavatar.corpora.vocaset_checks import check_frame_rate, check_templates, template_problems
+from ecavatar.corpora.vocaset_checks import check_frame_rate, check_frames, check_templates, template_problems
 from ecavatar.errors import DataError, TopologyError
 from ecavatar.face.landmarks import surface_points
 from ecavatar.face.mesh_file import read_mesh, write_mesh
@@ -20,6 +21,7 @@ from ecavatar.face.model import FaceAsset, FaceModel
 from ecavatar.sample.head import build_open_head
 from ecavatar.storage.unpickle import load_pickle
 from tests.fabricate import write_vocaset_folders
+from tests.fabricate_mouth import turned_jaw
 
 TURNS = {"x": "nodded", "y": "turned", "z": "tilted"}
 
@@ -243,3 +245,52 @@ def test_meshes_at_another_rate_are_found_by_their_sound(tmp_path, small_vocaset
         np.save(path, np.load(path)[::2])
     with pytest.raises(DataError, match="about 30 a second"):
         check_frame_rate(Vocaset.open(tmp_path / "folders"))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda frames: 1000 * frames, DataError, "millimetres"),
+        (lambda frames: frames[:, ::-1], TopologyError, "vertex order"),
+        (lambda frames: frames + np.array([0, 0, 0.3]), DataError, "moved by"),
+        (lambda frames: frames @ Rotation.from_euler("x", -8, degrees=True).as_matrix(), DataError, "nodded"),
+    ],
+)
+def test_frames_unlike_their_neutral_mesh_are_one_error_that_names_the_clip(
+    tmp_path, small_vocaset, small_face, change, error, words
+):
+    vocaset = Vocaset.open(small_vocaset)
+    check_frames(vocaset, small_face)
+    write_vocaset_folders(tmp_path / "folders", vocaset)
+    clip = vocaset.clips[1].clip_id
+    path = tmp_path / "folders" / "vertices_npy" / f"{clip}.npy"
+    frames = np.load(path)
+    changed = change(frames.reshape(len(frames), -1, 3).astype(np.float64))
+    np.save(path, changed.astype(np.float32).reshape(frames.shape))
+    with pytest.raises(error, match=rf"(?s): 1 of \d+ clips.*  {clip}, frame 0: .*{re.escape(words)}"):
+        check_frames(Vocaset.open(tmp_path / "folders"), small_face)
+
+
+def test_a_first_frame_that_is_not_finite_or_speaks_is_no_frame_in_another_order(tmp_path, small_vocaset, small_face):
+    vocaset = Vocaset.open(small_vocaset)
+    write_vocaset_folders(tmp_path / "folders", vocaset)
+    first, second = (
+        tmp_path / "folders" / "vertices_npy" / f"{clip.clip_id}.npy" for clip in (vocaset.clips[0], vocaset.clips[1])
+    )
+    frames = np.load(first)
+    frames[0, 5] = np.nan
+    np.save(first, frames)
+    neutral = vocaset.templates[vocaset.clips[1].subject].astype(np.float64)
+    spoken = np.load(second)
+    jaw = small_face.skinning[:, 2:3] > 0.5
+    spoken[0] = np.where(jaw, turned_jaw(small_face, neutral, 0.3), neutral).ravel()
+    np.save(second, spoken)
+    check_frames(Vocaset.open(tmp_path / "folders"), small_face)
+
+
+def test_a_corpus_without_a_usable_clip_is_an_error_that_says_why(tmp_path, small_vocaset, small_face):
+    write_vocaset_folders(tmp_path / "folders", Vocaset.open(small_vocaset))
+    for path in (tmp_path / "folders" / "wav").glob("*.wav"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"found none that can be used \(\d+ rejects; the first, .*wav is not there"):
+        check_frames(Vocaset.open(tmp_path / "folders"), small_face)

@@ -136,6 +136,18 @@ def test_a_frame_that_is_not_finite_rejects_its_clip_by_name(tmp_path, spoilt, h
         rig_folder(spoilt, tmp_path / "out", head, strict, mouth)
 
 
+def test_a_corpus_of_broken_frames_only_is_an_error_even_where_all_rejects_are_allowed(
+    tmp_path, raw, head, mouth, rig_settings
+):
+    shutil.copytree(raw, tmp_path / "raw")
+    frames = np.load(tmp_path / "raw" / "data_verts.npy")
+    frames[:, 7] = np.nan
+    np.save(tmp_path / "raw" / "data_verts.npy", frames)
+    lenient = rig_settings.model_copy(update={"max_rejects": 1.0})
+    with pytest.raises(DataError, match=r"all were rejected, the first .*_sentence\d\d: frame 0 at 30"):
+        rig_folder(tmp_path / "raw", tmp_path / "out", head, lenient, mouth)
+
+
 def test_a_subject_without_a_sound_clip_left_is_an_empty_part(tmp_path, spoilt, head, mouth, rig_settings):
     meshes = np.load(spoilt / "data_verts.npy")
     rows = pickle.loads((spoilt / "subj_seq_to_idx.pkl").read_bytes())[BAD.rpartition("_")[0]]["sentence01"]
