@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from ecavatar.errors import ShapeError
+from ecavatar.face.landmarks import ibug68_points
 from ecavatar.face.model import FaceAsset
 from ecavatar.mouth.model import MouthMesh, Part
 from ecavatar.rendering.camera import Camera, head_rotation
@@ -31,6 +32,9 @@ _BIAS = 0.0015  # metres; a vertex must lie this far behind a surface to be in i
 _CAVITY = 0.08  # share of the light that reaches the inside of the head
 _BRIGHTER = 1.4  # teeth and gums pass light on to each other, which the count of directions leaves out
 _REDDER = np.array([0.0, 0.3, 0.38])  # what light loses, red to blue, that gums have passed on to deep teeth
+_CORNERS = (48, 54)  # of the mouth, iBUG landmarks
+_PIT_M, _INWARD_M = 0.0016, 0.0003  # skin so near a corner, and so far inward of it, lies in its pit
+_DULL_M = 0.004  # round a corner, where a highlight looks like a dot
 _CLOSE_UP = (1.3, 0.85, 2.1)  # a close-up's width, and height above and below the lips' middle, in widths and heights
 
 
@@ -95,7 +99,13 @@ def head_picture(
         size_px,
         BACKDROP,
         tint=np.concatenate([np.ones(count), np.full(count, _CAVITY), light]),
-        gloss=np.concatenate([np.full(count, 0.04), np.zeros(count), mouth_gloss(mouth)]),
+        gloss=np.concatenate(
+            [
+                np.where(np.linalg.norm(_from_corners(asset), axis=1) < _DULL_M, 0.0, 0.04),
+                np.zeros(count),
+                mouth_gloss(mouth),
+            ]
+        ),
     )
 
 
@@ -178,12 +188,23 @@ def _without_inner_mouth(asset: FaceAsset) -> Int[np.ndarray, "F 3"]:
 
 
 def _face_colours(asset: FaceAsset) -> Float[np.ndarray, "V 3"]:
-    """Plain colours, the rim between lips and inner mouth as lips."""
+    """Plain colours, the rim between lips and inner mouth and the pits at the corners of the mouth as lips."""
     colours, inner = plain_colours(asset), asset.regions.get("inner_mouth", np.zeros(0, np.int32))
     rim = np.setdiff1d(asset.faces[np.isin(asset.faces, inner).any(axis=1)], inner)
     colours[rim] = LIPS
+    offsets = _from_corners(asset)
+    is_in_pit = (np.linalg.norm(offsets, axis=1) < _PIT_M) & (offsets[:, 0] < -_INWARD_M)
+    colours[is_in_pit] = LIPS
     colours[np.setdiff1d(inner, asset.faces[~np.isin(asset.faces, inner).all(axis=1)])] = MOUTH
     return colours
+
+
+def _from_corners(asset: FaceAsset) -> Float[np.ndarray, "V 3"]:
+    """Where each vertex of the template lies from the corner of the mouth on its side, metres; x counts outward."""
+    template = asset.template.astype(np.float64)
+    right, left = ibug68_points(asset, template)[list(_CORNERS)]
+    is_left = template[:, 0] > (right[0] + left[0]) / 2
+    return np.where(is_left[:, None], template - left, (template - right) * [-1, 1, 1])
 
 
 def _doubled(vertices: np.ndarray, faces: np.ndarray, camera: Camera) -> Int[np.ndarray, "F 3"]:
