@@ -1,9 +1,11 @@
-"""A task for the training loop whose items differ in length; also a program: one training with it, for torchrun.
+"""A task for the training loop whose items differ in length; also a program, for processes of its own.
 
-`python -m tests.fabricate_training DIRECTORY BATCH [kill]` writes curve.csv, last.txt and best.txt there. With `kill`,
-it kills itself (-9) in the sixth batch. The settings are `SETTINGS`, apart from the batch.
+`python -m tests.fabricate_training DIRECTORY dropped|killed|several` trains and leaves, of every training, curve.csv
+and one json per process. `killed` kills itself (-9) in its 16th batch; `several` is for torchrun.
 """
 
+import contextlib
+import json
 import math
 import os
 import signal
@@ -14,7 +16,8 @@ import torch
 from torch import nn
 
 from ecavatar.config import TrainingSettings
-from ecavatar.training.loop import seeded_torch, train, write_curve
+from ecavatar.errors import TrainingError
+from ecavatar.training.loop import TrainingState, seeded_torch, train, write_curve
 from ecavatar.training.processes import is_main_process, process_rank
 
 SETTINGS = TrainingSettings(
@@ -48,19 +51,19 @@ class FramesObjective:
 
     name, score = "frames", "val_place"
 
-    def __init__(self, items=21, dropout=0.0, poison=None, kill_at=None):
+    def __init__(self, items=21, dropout=0.0, poison=None, stop_at=None, stop=None):
         with seeded_torch(0, "frames", "weights"):
             self.module = Frames(dropout)
             self.clips = [(x := torch.randn(2 + 7 * i % 11, WIDTH), x[:, :2].sin() + 0.1 * i) for i in range(items)]
-        self.poison, self.kill_at, self.seen = poison, kill_at, []
+        self.poison, self.stop_at, self.stop, self.seen = poison, stop_at, stop, []
 
     def __len__(self):
         return len(self.clips)
 
     def batch(self, items, device):
         self.seen.append(list(items))
-        if len(self.seen) == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if len(self.seen) == self.stop_at:
+            self.stop()
         return [(x, y * (math.nan if i == self.poison else 1)) for i in items for x, y in [self.clips[i]]]
 
     def describe(self, items):
@@ -80,16 +83,46 @@ class FramesObjective:
         return self.module.total(losses)
 
 
-def _main(directory: Path, batch: int, *, kill: bool) -> None:
-    objective = FramesObjective(dropout=0.2 if kill or directory.name == "killed" else 0.0, kill_at=6 if kill else None)
-    settings = SETTINGS.model_copy(update={"batch": batch})
-    before = sorted(directory.iterdir())
+def record(directory: Path, objective: FramesObjective, **changes) -> TrainingState:
+    """Train, and leave what came of it."""
+    directory.mkdir(exist_ok=True)
+    settings = SETTINGS.model_copy(update=changes)
     state = train(objective, settings, seed=1, data_hash="d", checkpoint=directory / "checkpoint.pt")
-    (directory / f"rank-{process_rank()}.txt").write_text(repr({n: t.tolist() for n, t in state.best.items()}))
+    weights = {name: {n: x.tolist() for n, x in getattr(state, name).items()} for name in ("best", "last")}
+    found = weights | {"rows": state.rows, "batches": len(objective.seen), "is_main": is_main_process()}
+    (directory / f"{process_rank()}.json").write_text(json.dumps(found))
     if is_main_process():
         write_curve(directory / "curve.csv", state.rows)
-        (directory / "resumed.txt").write_text(str([path.name for path in before] != []))
+    return state
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _several(directory: Path) -> None:
+    record(directory / "plain", FramesObjective())
+    record(directory / "whole", FramesObjective(dropout=0.2))
+    third_epoch = 13 - 2 * process_rank()  # of the 11 batches of an epoch, the first process takes 6
+    with contextlib.suppress(KeyboardInterrupt):
+        record(directory / "resumed", FramesObjective(dropout=0.2, stop_at=third_epoch, stop=_interrupt))
+    record(directory / "resumed", FramesObjective(dropout=0.2))
+    try:
+        record(directory / "poisoned", FramesObjective(poison=7))
+    except TrainingError as error:
+        (directory / "poisoned" / f"{process_rank()}.txt").write_text(str(error))
+
+
+def _main(directory: Path, what: str) -> None:
+    if what == "several":
+        _several(directory)
+    else:
+        record(directory, FramesObjective(dropout=0.2, stop_at=16 if what == "killed" else None, stop=_kill))
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]), kill="kill" in sys.argv[3:])
+    _main(Path(sys.argv[1]), sys.argv[2])

@@ -320,30 +320,28 @@ class _Run:
         return self.accelerator.unwrap_model(self.module)
 
     def keep(self, path: Path, digest: str) -> None:
-        """Write the checkpoint, whole or not at all."""
-        rng = gathered(torch.get_rng_state())
-        cuda_rng = gathered(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
-        if not is_main_process():
-            return
+        """Write the checkpoint, whole or not at all; no process goes on before it is there."""
         content = {
             "digest": digest,
             "module": self._bare().state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
-            "rng": rng,
-            "cuda_rng": cuda_rng,
+            "rng": gathered(torch.get_rng_state()),
+            "cuda_rng": gathered(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []),
             "state": vars(self.state),
         }
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        if is_main_process():
+            with atomic_path(path) as temporary:
+                torch.save(content, temporary)
+        gathered(None)
 
     def resume(self, path: Path, digest: str) -> None:
         """Take up the checkpoint if it is one of this very run."""
         content = _read_checkpoint(path)
         found = content is not None and content.get("digest") == digest
-        if len(set(gathered(found))) > 1:
+        if len(set(gathered(content["state"]["epoch"] if content is not None and found else None))) > 1:
             raise TrainingError(
-                f"{self.objective.name}: expected every process to see the checkpoint {path}, but only some do. "
+                f"{self.objective.name}: expected every process to see the same checkpoint {path}, but they do not. "
                 "Put it on a disk that all machines share, or remove it to start anew."
             )
         if content is None or not found:
