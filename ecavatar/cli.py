@@ -265,7 +265,7 @@ def verify(
         raise typer.Exit(2)
 
 
-@app.command(epilog="Example: ecavatar rig downloads/VOCASET --out vocateeth --mouth my_mouth.obj")
+@app.command(epilog="Example: ecavatar rig downloads/VOCASET --out vocateeth --profile full --mouth my_mouth.obj")
 def rig(
     vocaset: Annotated[Path, typer.Argument(help="VOCASET: its four raw files, or vertices_npy/ with wav/.")],
     *,
@@ -566,6 +566,8 @@ def _mouth(path: Path | None, labels: Path | None) -> "MouthMesh":
 
     if path is None and labels is not None:
         raise ConfigError("--labels says what the vertices of --mouth are; give both.")
+    if labels is not None and path is not None and path.suffix == ".npz":
+        raise ConfigError(f"{path} holds its labels; give --labels with an .obj or .ply only.")
     if path is None or path.suffix == ".npz":
         return open_mouth("procedural" if path is None else str(path))
     return read_mouth(path, labels)
