@@ -16,9 +16,11 @@ lower lip, which follows that joint; and a joint regressed from the neutral face
 
 Source:
     The ECAvatar paper, section 3.4 ("translate, scale, and rotate", without a rule). Woelfel, Igarashi and Dong, J Adv
-    Prosthodont 6(6), 2014: occlusal plane and ala-tragus line are parallel, hinge opening is 17.2 mm. Vig and Brundo,
-    J Prosthet Dent 39(5), 1978: upper incisors show by 1.9 mm (men) and 3.4 mm (women) below the resting lip. Stephan
-    and Simpson, J Forensic Sci 53(6), 2008: soft tissue in front of the teeth at the upper lip's border, 11 to 12 mm.
+    Prosthodont 6(6), 2014: occlusal plane and ala-tragus line are parallel, hinge opening is 17.2 mm. Upper incisors
+    show by 2 mm below the resting lip: the widely used guide that Am J Orthod Dentofacial Orthop 161(5), 2022,
+    e439-e445 examines; Vig and Brundo, J Prosthet Dent 39(5), 1978, give 1.9 mm for men and 3.4 mm for women (not
+    checked against the paper). Soft tissue in front of the teeth at the upper lip's border, 11 to 12 mm: Stephan and
+    Simpson, J Forensic Sci 53(6), 2008, not checked against the paper either.
 """
 
 from dataclasses import dataclass, replace

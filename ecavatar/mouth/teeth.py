@@ -7,10 +7,12 @@ A tooth's own axes, millimetres: x distal, y outward (to lip or cheek), h toward
 middle of the incisal edge or the tip of the buccal cusps, with h measured from the cervix (the crown's end at the gum).
 
 Source:
-    Crown sizes: Nelson and Ash, Wheeler's Dental Anatomy, Physiology, and Occlusion, table 1-1. The shapes follow the
-    book's drawings in words: incisors are wedges with a cingulum, canines pointed, premolars have two cusps, molars
-    four. Inclination: Andrews, The six keys to normal occlusion, American Journal of Orthodontics 62, 1972 (crown
-    torque; the values here are rounded and given to front teeth only).
+    Crown sizes: Nelson and Ash, Wheeler's Dental Anatomy, Physiology, and Occlusion, table 1-1, written down without
+    the book at hand. Teaching pages that quote the table confirm both upper incisors (the lateral's depth at the
+    cervix apart), the upper second premolar (likewise), the upper first molar and the lower central incisor; the other
+    rows are not checked. The shapes follow the book's drawings in words: incisors are wedges with a cingulum, canines
+    pointed, premolars have two cusps, molars four. Inclination: Andrews, The six keys to normal occlusion, American
+    Journal of Orthodontics 62, 1972 (crown torque; the values here are rounded and given to front teeth only).
 """
 
 from dataclasses import dataclass
