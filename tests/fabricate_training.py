@@ -62,7 +62,7 @@ class FramesObjective:
 
     def batch(self, items, device):
         self.seen.append(list(items))
-        if len(self.seen) == self.stop_at:
+        if self.stop is not None and len(self.seen) == self.stop_at:
             self.stop()
         return [(x, y * (math.nan if i == self.poison else 1)) for i in items for x, y in [self.clips[i]]]
 
