@@ -15,7 +15,7 @@ from typing import Any
 from ecavatar.config import Section
 from ecavatar.emolib.topology import FREE_TOPOLOGIES
 from ecavatar.errors import DataError
-from ecavatar.storage.card import CITATION, URL
+from ecavatar.storage.card import CITATION
 from ecavatar.storage.files import atomic_path, read_json
 
 CARD = "README.md"
@@ -26,8 +26,8 @@ tags: [{tags}]
 ---
 # {name}
 
-{summary} It belongs to an independent implementation of {citation}
-({url}), made by `ecavatar`; these are not the authors' weights.
+{summary} It was made by `ecavatar`,
+an independent implementation of {citation}; these are not the authors' weights.
 
 ## Files
 | file | network | parameters | epoch |
@@ -54,7 +54,7 @@ Hash of data and settings: `{data_hash}`.
 {licence_note}
 
 ## How it was trained
-Seed {seed}; the weights are those of the epoch that validated best, epoch 0 being the network before training.
+Seed {seed}. `model` is of the epoch that validated best, epoch 0 being the network before training.
 
 | setting | value |
 |---|---|
@@ -132,7 +132,7 @@ def write_model_card(directory: Path, settings: Section, seed: int) -> None:
     text = _TEXT.format(
         name=name, tags=about.tags, summary=about.summary, use=about.use, limits=about.limits, data=about.data,
         licence="apache-2.0" if is_free else "other", licence_note=_FREE_NOTE if is_free else _LICENSED_NOTE,
-        citation=CITATION, url=URL, topology=facts["topology"], data_hash=facts["data_hash"], seed=seed,
+        citation=CITATION, topology=facts["topology"], data_hash=facts["data_hash"], seed=seed,
         files="\n".join(_file_row(path) for path in sorted(directory.glob("*.json"))),
         settings="\n".join(f"| `{key}` | {_said(value)} |" for key, value in _flat(settings.model_dump()).items()),
         figures="\n".join(f"| `{key}` | {value:.4g} |" for key, value in sorted(facts["figures"].items())),

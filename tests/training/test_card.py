@@ -27,7 +27,7 @@ def test_a_card_names_data_settings_figures_and_every_file(tmp_path, funet_setti
     text = write(tmp_path, funet_settings)
     count = json.loads((tmp_path / "model.json").read_text())["parameters"]
     for line in (
-        "Hash of data and settings: `ab12`.", "Seed 11;", "| `training.learning_rate` | 0.01 |",
+        "Hash of data and settings: `ab12`.", "Seed 11. ", "| `training.learning_rate` | 0.01 |",
         "| `chin_lip` | 0.35 |", "| `val_loss` | 0.1235 |", "`open-head`",
         f"| `model.safetensors` | FuNet | {count:,} | 3 |",
         f"| `last.safetensors` | FuNet | {count:,} | 7 |",
