@@ -388,7 +388,7 @@ def _write_blocks(
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
-            file.write(np.ascontiguousarray(block, "<f4").tobytes())
+            file.write(np.ascontiguousarray(block, "<f4").data)
             written += len(block)
     if written != shape[0]:
         raise DataError(

@@ -30,7 +30,9 @@ from ecavatar.speech.sound_facts import Level
 
 Mouth = Literal["rigged", "regressed"]
 """How the mouth moves: `rigged` gives one jaw angle a frame, which turns the lower teeth rigidly (ours); `regressed`
-gives every mouth vertex behind those of the face (the paper), and no angle."""
+gives every mouth vertex behind those of the face (the paper), and no angle. Trained alike on the sample, by
+`ecavatar.training.selftalk_mouths`: lip vertex error 9.12e-6 against 9.22e-6 m^2, teeth rigid against bent by 0.015 mm
+(0.043 at most), the mouth 0.43 against 0.40 mm from the rig's, 0.5 against 1.5 million weights behind the encoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
