@@ -34,13 +34,13 @@ from ecavatar.errors import DataError, ShapeError
 from ecavatar.face.landmarks import ibug68_points
 from ecavatar.face.model import FaceAsset
 from ecavatar.face.tags import require_vertex_order
-from ecavatar.mouth.model import MouthMesh, Part
+from ecavatar.mouth.model import ARCH_RANGE_M, MouthMesh, Part
 from ecavatar.mouth.penetration import is_outside, outer_skin
 from ecavatar.mouth.rig import checked_head, head_axes
 
 _ARCH_M = 0.0634
-"""Width of an average adult's upper teeth from cheek side to cheek side of the second molars, when the first molars are
-57.9 mm apart (Mina et al., Odontology 105, 2017)."""
+"""Width of an average adult's upper teeth: that of the open mouth, from cheek side to cheek side of its second molars.
+Its first molars are as far apart as people's (see `arch`)."""
 _MOUTH_M, _JAW_M = 0.048, 0.098
 """Mouth corners and jaw (iBUG 48 to 54, 5 to 11) of an average adult's face: FLAME's template, the mean of 3,800."""
 _SHOW_M = 0.002
@@ -49,7 +49,6 @@ _CLEARANCE_M = 0.005  # a lip where it is thinnest: teeth and gums keep this far
 _FARTHEST_BACK_M, _HALVINGS = 0.008, 7  # how far back at most; the way is found to 1/64 of that
 _SMALLEST, _STEP = 0.8, 0.98  # of the anatomical size; by how much each attempt shrinks
 _OPEN_M = 0.004  # lips farther apart are an open mouth; closed ones of 12 templates: up to 2.2 mm
-_ARCH_RANGE_M = (0.02, 0.12)  # what a mouth in metres can measure
 _STEEPEST = np.radians(35)
 _JAW = 2  # row of FaceAsset.joint_regressor
 _CORNERS, _JAW_SIDES, _WINGS = (48, 54), (5, 11), (31, 35)
@@ -212,10 +211,10 @@ def _face_size(landmarks: Float[np.ndarray, "68 3"]) -> float:
 def _arch_width(mouth: MouthMesh) -> float:
     upper = mouth.vertices[mouth.part == Part.UPPER_TEETH]
     width = float(np.ptp(upper[:, 0])) if len(upper) else 0.0
-    if not _ARCH_RANGE_M[0] <= width <= _ARCH_RANGE_M[1]:
+    if not ARCH_RANGE_M[0] <= width <= ARCH_RANGE_M[1]:
         raise DataError(
-            f"the upper teeth of mouth {mouth.name!r} are {width:g} wide, expected {_ARCH_RANGE_M[0]} to "
-            f"{_ARCH_RANGE_M[1]} m. Is it in metres, with upper teeth labelled and +x to the subject's left?"
+            f"the upper teeth of mouth {mouth.name!r} are {width:g} wide, expected {ARCH_RANGE_M[0]} to "
+            f"{ARCH_RANGE_M[1]} m. Is it in metres, with upper teeth labelled and +x to the subject's left?"
         )
     return width
 

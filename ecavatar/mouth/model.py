@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Int
 from ecavatar.errors import AssetMissingError, DataError
 from ecavatar.storage.arrays import read_arrays, write_arrays
 
+ARCH_RANGE_M = (0.02, 0.12)
+"""How wide upper teeth can be, metres: what lies outside is in another unit."""
 _FORMAT = "ecavatar-mouth-1"
 _DTYPES = {"vertices": np.float32, "faces": np.int32, "part": np.int8, "tooth": np.int8, "uv": np.float32}
 

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 
 from ecavatar.errors import AssetMissingError, DataError
 from ecavatar.face.mesh_file import read_mesh
-from ecavatar.mouth.model import MouthMesh, Part
+from ecavatar.mouth.model import ARCH_RANGE_M, MouthMesh, Part
 from ecavatar.storage.files import atomic_path, read_json, sha256_file
 
 LARGEST_BYTES = 256 * 2**20
@@ -33,7 +33,6 @@ LARGEST_VERTICES = 1_000_000
 _PARTS = {part.label: part for part in Part}
 _TEETH = {1: Part.UPPER_TEETH, 2: Part.UPPER_TEETH, 3: Part.LOWER_TEETH, 4: Part.LOWER_TEETH}
 _NONE = -1
-_ARCH_M = (0.02, 0.12)  # what the width of the upper teeth can be, metres
 _UNITS = {1000: "millimetres", 100: "centimetres", 10: "decimetres"}
 _GAP_M = 0.004  # jaws farther apart than this are open
 _CENTRAL = 0.07  # share of the arch's width, either side of its middle, in which the edges of the central incisors lie
@@ -315,7 +314,7 @@ def _origin(path: Path, vertices: Float[np.ndarray, "M 3"], part: Int[np.ndarray
 
 
 def _require_metres(path: Path, width: float) -> None:
-    low, high = _ARCH_M
+    low, high = ARCH_RANGE_M
     if low <= width <= high:
         return
     unit = next((name for factor, name in _UNITS.items() if low <= width / factor <= high), None)
