@@ -70,8 +70,8 @@ def _write_frames(path: Path, asset: FaceAsset) -> None:
 
 
 def _rigs(asset: FaceAsset) -> dict[str, ChinRig]:
-    """One vertex each for P and Q, as the paper; and patches."""
-    names = {"angles": 0.0, "angles_of_patches": 12.0}
+    """One vertex each for P and Q, as the paper; and patches of the sample's radius."""
+    names = {"angles": 0.0, "angles_of_patches": 5.0}
     return {
         name: ChinRig.fit(
             asset.template, asset, RigSettings(mouth="procedural", fps=30, patch_mm=radius, max_rejects=0.0)
