@@ -280,8 +280,8 @@ def rig(
     ] = None,
     fps: Annotated[int, typer.Option(min=1, help="Frames per second kept; must divide 60.")] = 30,
     patch_mm: Annotated[
-        float, typer.Option(min=0, help="Average chin and ear points over this radius; 0 is the paper's.")
-    ] = 0.0,
+        float, typer.Option(min=0, max=50, help="Average chin and ear points over this radius; 0 is the paper's.")
+    ] = 5.0,
     workers: Annotated[int, typer.Option(min=1, help="Subjects at a time; changes no byte.")] = 1,
     profile: ProfileName = "sample",
     as_json: AsJson = False,
@@ -298,7 +298,7 @@ def rig(
         counts = rig_folder(
             vocaset, out, _face_model(profile), settings, _mouth(mouth, labels), workers=workers, progress=report
         )
-    text = f"{out}: {', '.join(f'{count} {name}' for name, count in counts.items())}"
+    text = f"{out}: {', '.join(f'{count} {name}' for name, count in counts.items())} (reasons in rejects.parquet)"
     if materialise is not None and heads is not None:
         text += f"; {write_heads(out, heads, materialise.value)} whole heads in {heads}"
     _answer(dict(counts), text, as_json=as_json)
@@ -589,6 +589,9 @@ def main() -> None:
         app()
     except EcavatarError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        print(f"error: {error.filename}: {error.strerror}. Check the paths and their permissions.", file=sys.stderr)
         sys.exit(2)
 
 

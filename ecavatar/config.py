@@ -161,7 +161,7 @@ class RigSettings(Section):
     """`procedural`, or the file that `ecavatar assets add mouth FILE` made; its name holds its content's hash."""
     fps: Annotated[int, Field(ge=1)]
     """Frames per second kept; it must divide VOCASET's 60 (the field trains at 30)."""
-    patch_mm: Annotated[float, Field(ge=0)]
+    patch_mm: Annotated[float, Field(ge=0, le=50)]
     """Radius around the chin and ear points whose vertices are averaged; 0 takes the vertex alone (the paper)."""
     max_rejects: Annotated[float, Field(ge=0, le=1)]
     """The stage fails above this share of missing or broken clips."""

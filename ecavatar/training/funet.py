@@ -16,8 +16,10 @@ from ecavatar.face.regions import FusionRegions, fusion_regions
 from ecavatar.models.funet import FuNet, FusionLoss, blend
 from ecavatar.storage.files import atomic_path
 from ecavatar.storage.shards import input_hash
+from ecavatar.training.card import write_model_card
 from ecavatar.training.loop import figures_of, fixed_threads, seeded_torch, train, write_curve
 from ecavatar.training.pairs import FacePairs, FacePool, pairs_fingerprint, read_pairs
+from ecavatar.training.processes import is_main_process
 from ecavatar.training.warm_start import warm_start
 from ecavatar.training.weights import save_weights
 from ecavatar.vocateeth.dataset import VocaTeeth
@@ -238,10 +240,12 @@ def fit_funet(
         state = train(objective, settings.training, seed=seed, data_hash=data_hash, checkpoint=checkpoint)
     figures = figures_of(state)
     facts = {"topology": asset.topology, "basis": asset.basis, "data_hash": data_hash, "epoch": state.best_epoch}
-    with atomic_path(out) as directory:
-        save_weights(directory, objective.module.network, facts | {"figures": figures})
-    write_curve(curve, state.rows)
-    checkpoint.unlink(missing_ok=True)
+    if is_main_process():
+        with atomic_path(out) as directory:
+            save_weights(directory, objective.module.network, facts | {"figures": figures})
+            write_model_card(directory, settings, seed)
+        write_curve(curve, state.rows)
+        checkpoint.unlink(missing_ok=True)
     return figures
 
 
