@@ -417,6 +417,8 @@ def lips(
     as_json: AsJson = False,
 ) -> None:
     """Let a neutral face speak a recording: the lips alone, without emotion."""
+    import torch
+
     from ecavatar.animation.lips import LipSpeaker, write_lips
     from ecavatar.mouth.source import open_mouth
 
@@ -427,6 +429,7 @@ def lips(
         face_model=_data(profile) / asset_of_kind("face-model").path,
     )
     picture = out.with_suffix(".png")
+    torch.set_num_threads(1)  # two runs give the same bytes
     curves, sound = write_lips(
         audio, template, out, speaker, mouth=open_mouth("procedural") if mouth else None, picture=picture
     )

@@ -211,6 +211,12 @@ class SelfTalkSettings(Section):
     encoder: Literal["frozen", "convolutions_frozen"]
     """`convolutions_frozen` trains the speech encoder's transformer (the original). `frozen` trains none of it, and
     its features are then computed once per clip."""
+    resample: Literal["before_projection", "after_encoder"]
+    """Where features come from 50 Hz to the motion's rate: before the encoder's transformer (the original), or behind
+    it (DiffSpeaker)."""
+    mouth: Literal["rigged", "regressed"]
+    """`rigged` predicts the jaw angle and turns the mouth by it, so teeth stay rigid (ours); `regressed` predicts all
+    15,051 vertices (the paper)."""
     interpreter_layers: Annotated[int, Field(ge=1)]
     """Encoder layers, and as many decoder layers, of the lip-reading interpreter (6)."""
     interpreter_heads: Annotated[int, Field(ge=1)]

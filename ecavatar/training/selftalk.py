@@ -25,11 +25,13 @@ from ecavatar.models.selftalk import (
     reading_losses,
 )
 from ecavatar.speech.audio import SPEECH_RATE, resample
-from ecavatar.speech.encoder import FROZEN, ResampleSite, SpeechEncoder
+from ecavatar.speech.encoder import FROZEN, SpeechEncoder
 from ecavatar.speech.recogniser import CtcRecogniser
 from ecavatar.storage.files import atomic_path, read_json
 from ecavatar.storage.shards import input_hash
+from ecavatar.training.card import write_model_card
 from ecavatar.training.loop import figures_of, fixed_threads, seeded_torch, train, write_curve
+from ecavatar.training.processes import is_main_process
 from ecavatar.training.weights import save_weights
 from ecavatar.vocateeth.dataset import VocaTeeth
 from ecavatar.vocateeth.windows import SubjectMouths
@@ -413,8 +415,6 @@ def fit_selftalk(
     out: Path,
     curve: Path,
     checkpoint: Path,
-    mouth: Mouth = "rigged",
-    resample_site: ResampleSite = "before_projection",
 ) -> dict[str, float]:
     """Train SelfTalk and write weights, curve and, apart, the interpreter.
 
@@ -425,8 +425,6 @@ def fit_selftalk(
         out: directory for model.* (the animator) and interpreter.*; appears whole.
         curve: csv, one row an epoch.
         checkpoint: file to resume from; removed at the end.
-        mouth: `rigged` or `regressed`, see `ecavatar.models.selftalk.Mouth`.
-        resample_site: where the encoder comes to the motion's frame rate.
 
     Returns:
         Validation figures of the chosen epoch and the baselines' LVE.
@@ -438,27 +436,29 @@ def fit_selftalk(
     teeth = VocaTeeth.open(sources.vocateeth)
     teeth.require_topology(asset.topology)
     said = {} if sources.transcripts is None else read_transcripts(sources.transcripts)
-    data_hash = input_hash(teeth.fingerprint(), sources.hubert, settings, mouth, resample_site, said)
+    data_hash = input_hash(teeth.fingerprint(), sources.hubert, settings, said)
     with fixed_threads(settings.training.threads), seeded_torch(seed, "selftalk", "weights"):
         objective = selftalk_objective(
             load_clips(teeth, "train", said),
             load_clips(teeth, "val", said),
-            SpeechEncoder.load(sources.hubert, FROZEN[settings.encoder], resample=resample_site),
+            SpeechEncoder.load(sources.hubert, FROZEN[settings.encoder], resample=settings.resample),
             CtcRecogniser.load(sources.hubert),
             asset.regions["lips"],
             settings,
-            SubjectMouths(teeth) if mouth == "regressed" else None,
-            mouth,
+            SubjectMouths(teeth) if settings.mouth == "regressed" else None,
+            settings.mouth,
         )
         state = train(objective, settings.training, seed=seed, data_hash=data_hash, checkpoint=checkpoint)
     figures = objective.baselines | figures_of(state)
     facts = {"topology": asset.topology, "fps": teeth.fps, "data_hash": data_hash, "epoch": state.best_epoch}
     facts["mouth"] = {"name": teeth.mouth.name, "vertices": len(teeth.mouth.vertices)}
-    with atomic_path(out) as directory:
-        save_weights(directory, objective.module.animator, facts | {"figures": figures})
-        save_weights(directory, objective.module.interpreter, facts, stem="interpreter")
-    write_curve(curve, state.rows)
-    checkpoint.unlink(missing_ok=True)
+    if is_main_process():
+        with atomic_path(out) as directory:
+            save_weights(directory, objective.module.animator, facts | {"figures": figures})
+            save_weights(directory, objective.module.interpreter, facts, stem="interpreter")
+            write_model_card(directory, settings, seed)
+        write_curve(curve, state.rows)
+        checkpoint.unlink(missing_ok=True)
     return figures
 
 

@@ -74,7 +74,7 @@ def compare_mouths(sources: SelfTalkSources, settings: SelfTalkSettings, seed: i
     rows: dict[str, dict[str, float]] = {}
     for mouth in MOUTHS:
         where = {"out": work / mouth, "curve": work / f"{mouth}.csv", "checkpoint": work / f"{mouth}.pt"}
-        fit_selftalk(sources, settings, seed, **where, mouth=mouth)
+        fit_selftalk(sources, settings.model_copy(update={"mouth": mouth}), seed, **where)
         network, _ = load_weights(work / mouth, SelfTalk)
         with fixed_threads(settings.training.threads):
             rows[mouth] = mouth_figures(network, teeth, teeth.of_split("val"), lips)

@@ -32,7 +32,8 @@ def training_settings():
 @pytest.fixture(scope="session")
 def selftalk_settings():
     return SelfTalkSettings(
-        feature_dim=8, heads=2, dropout=0.1, output_scale_m=0.01, encoder="frozen", interpreter_layers=1,
+        feature_dim=8, heads=2, dropout=0.1, output_scale_m=0.01, encoder="frozen", resample="before_projection",
+        mouth="rigged", interpreter_layers=1,
         interpreter_heads=2, interpreter_ffn=8, reconstruction=1000.0, velocity=1000.0, latent=0.001, text=0.0001,
         angle=0.1, training=TRAINING,
     )  # fmt: skip
