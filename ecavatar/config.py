@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ecavatar.errors import AssetMissingError, ConfigError
 
+STUDIES = ("mouth",)
+"""What params.yaml may list under `studies`."""
+
 
 class Section(BaseModel):
     """Base of all sections: frozen, no unknown keys, no silent conversion from strings."""
@@ -340,6 +343,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0)]
     profiles: list[Literal["sample", "full"]]
     studies: list[str]
+    """Of `STUDIES`."""
     sample: ProfileSettings
     full: ProfileSettings
 

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from ecavatar.config import STUDIES
 from ecavatar.corpora.vocaset import Vocaset
 from ecavatar.errors import ConfigError
 from ecavatar.evaluation.mouth_findings import write_mouth_study
@@ -10,9 +11,6 @@ from ecavatar.face.model import FaceAsset
 from ecavatar.mouth.source import open_mouth
 from flows._run import main, seed, shard_task, stage_settings
 from flows.paths import ProfilePaths
-
-STUDIES = ("mouth",)
-"""What params.yaml may list under `studies`."""
 
 
 @shard_task(name="study_mouth")

@@ -11,10 +11,9 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from ecavatar.config import ProfileSettings
+from ecavatar.config import STUDIES, ProfileSettings
 from flows import code_deps
 from flows.paths import ProfilePaths
-from flows.studies import STUDIES
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = (ROOT / "dvc.yaml").read_text(encoding="utf-8")

@@ -2,10 +2,11 @@
 
 import pytest
 
+from ecavatar.config import STUDIES
 from ecavatar.errors import ConfigError
 from flows import code_deps
 from flows.paths import ProfilePaths
-from flows.studies import STUDIES, study
+from flows.studies import study
 
 
 def test_an_unknown_study_is_refused_before_anything_is_read():
