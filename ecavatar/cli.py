@@ -462,6 +462,8 @@ def emotion(
     from ecavatar.speech.emotion_file import write_emotion_track
     from ecavatar.speech.track import LabelRule, to_json
 
+    if out.suffix != ".json":
+        raise ConfigError(f"--out must end in .json, got {out}; the picture goes beside it as .png.")
     settings = load_params(params).profile(profile).emotions
     track, samples = write_emotion_track(
         audio,

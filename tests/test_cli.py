@@ -201,6 +201,7 @@ def test_wrong_input_of_rig_lips_and_emotion_is_named_and_nothing_is_written(pla
         "--labels says": ("rig", root, "--out", root / "teeth", "--labels", silent),
         "must end in .npz": ("lips", silent, "--template", root, "--out", root / "motion.mp4"),
         "selftalk": ("lips", silent, "--template", root, "--out", root / "motion.npz"),
+        "must end in .json": ("emotion", silent, "--out", root / "track.png", "--params", ROOT / "params.yaml"),
         "config.yaml": ("emotion", silent, "--out", root / "track.json", "--params", ROOT / "params.yaml"),
     }
     for text, command in commands.items():
